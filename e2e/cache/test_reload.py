@@ -70,8 +70,9 @@ RECORD = """addEventListener("DOMContentLoaded", () => {
 def lasting_visit(
     request: pytest.FixtureRequest, context: BrowserContext, playwright: Playwright, server: Server, tmp_path: Path
 ) -> Iterator[Visit]:
-    """A first visit: with Python in a worker and storage on disk, or in the page and storage in memory."""
+    """A first visit: with Python in a worker and storage on disk, or in a page without workers and in memory."""
     if request.param == "page":
+        context.add_init_script("delete globalThis.Worker")
         yield Visit(context.new_page(), server.url + "visit/?main")
         return
     found = find_browser()
@@ -290,6 +291,7 @@ def test_the_page_shows_the_source_of_a_model(context: BrowserContext, site_fold
         tab = Tab(context.new_page()).open(url, load=SPLADE)
         tab.wait_card(SPLADE, "loaded")
         assert not [text for text in tab.evaluate("said") if "storage" in text]
+        assert [worker for worker in tab.page.workers if worker.url.endswith("/bridge/opfs.js")]
         server.since()
         tab.open(url, load=SPLADE)
         tab.wait_card(SPLADE, "loaded")

@@ -1,4 +1,4 @@
-"""Blocks of a pool of slabs: allocation, reuse after a free, and no reuse of a block that was dropped unfreed."""
+"""Blocks of a pool of arrays: allocation, reuse after a free, and no reuse of a block that was dropped unfreed."""
 
 from __future__ import annotations
 
@@ -24,41 +24,51 @@ def pool(monkeypatch):
     return fresh
 
 
-def test_free_halves_merge_into_a_slab(pool):
-    taken = [ByteBuffer(nbytes) for nbytes in (0, 1, LEAST, LEAST + 1, CHUNK // 2, CHUNK // 4, CHUNK)]
+def test_blocks_do_not_overlap_and_freed_arrays_are_used_again(pool):
+    sizes = (0, 1, LEAST, LEAST + 1, CHUNK // 2, CHUNK // 4, CHUNK)
+    taken = [ByteBuffer(nbytes) for nbytes in sizes]
     for number, block in enumerate(taken):
         block.write(0, memoryview(bytes([number]) * block.nbytes))
     assert all(set(bytes(block)) <= {number} for number, block in enumerate(taken)), "blocks overlap"
-    assert len(pool.slabs) == 2
+    assert pool.taken == len(taken) and not pool.free
     for block in taken:
         block.free()
         block.free()
-    again = [ByteBuffer(CHUNK) for _ in range(2)]
-    assert len(pool.slabs) == 2, "freed slabs were not reused"
-    assert len(again) == 2
+    assert not pool.taken
+    assert pool.free == sum(map(room_of, sizes))
+    again = [ByteBuffer(nbytes) for nbytes in sizes]
+    assert not pool.free, "freed arrays were not reused"
+    assert len(again) == len(sizes)
 
 
-def test_the_pool_keeps_at_most_a_few_free_slabs(pool):
-    many = [ByteBuffer(CHUNK) for _ in range(KEPT + 3)]
+def test_the_pool_keeps_few_bytes_and_the_small_arrays_first(pool):
+    many = [ByteBuffer(LEAST), *(ByteBuffer(CHUNK) for _ in range(KEPT // CHUNK + 3)), ByteBuffer(LEAST)]
     for block in many:
         block.free()
-    assert len(pool.slabs) == KEPT
+    assert pool.free == KEPT - CHUNK + 2 * LEAST
 
 
-def test_the_slab_of_a_block_that_was_never_freed_is_not_reused(pool):
-    kept, dropped = ByteBuffer(CHUNK // 4), ByteBuffer(CHUNK // 4)
+def test_the_array_of_a_block_that_was_never_freed_is_not_reused(pool):
+    dropped = ByteBuffer(CHUNK // 4)
     written = dropped.raw  # by a task that nothing awaits
-    kept.write(0, memoryview(b"x" * kept.nbytes))
     del dropped
-    assert not pool.slabs
     others = [ByteBuffer(CHUNK // 4) for _ in range(4)]
-    written[:] = bytes(len(written))
-    assert set(bytes(kept)) == {ord("x")}, "a block in use was overwritten"
     assert not any(np.shares_memory(np.asarray(written), np.asarray(other.raw)) for other in others)
-    kept.free()
     for block in others:
         block.free()
-    assert len(pool.slabs) == 1
+    assert pool.taken == 1
+
+
+def test_parts_share_the_array_of_a_block_that_the_last_one_returns(pool):
+    whole = ByteBuffer.of(b"abcde")
+    assert whole.is_alone
+    parts = whole.split([2, 3])
+    assert [bytes(part) for part in parts] == [b"ab", b"cde"]
+    assert not (whole.is_alone or parts[0].is_alone)
+    parts[1].free()
+    assert pool.taken == 1
+    parts[0].free()
+    assert not pool.taken
 
 
 async def test_a_copy_that_is_superseded_by_a_use_is_freed(pool):
@@ -71,9 +81,7 @@ async def test_a_copy_that_is_superseded_by_a_use_is_freed(pool):
     assert not await leaving and storage.is_resident
     assert await storage.evict()
     await tensor.read()
-    whole = ByteBuffer(CHUNK)
-    assert list(pool.slabs) == [0], "the copies were not returned to the first slab"
-    whole.free()
+    assert not pool.taken, "the copies were not returned"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -89,8 +97,7 @@ async def test_loads_evictions_and_restores_free_every_block(pool, dtype):
             assert (await (await model(input_ids=ids))["last_hidden_state"].read()).tobytes() == wanted
             model.unload()
             manager.close()
-    left = [ByteBuffer(CHUNK) for _ in range(len(pool.slabs))]
-    assert sorted(pool.slabs) == list(range(len(left))), "a slab was abandoned or is still in use"
+    assert not pool.taken, "a block was dropped or is still in use"
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 4096, 4097, 5000, 7 << 10, (1 << 20) + 3, (1 << 23) - 1, 9 << 20])

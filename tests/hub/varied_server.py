@@ -183,8 +183,8 @@ class AsAPageSees:
     send: Any
     exposed: frozenset[str] = field(default=frozenset())
 
-    async def __call__(self, url: str, headers: dict[str, str], method: str) -> Any:
-        response = await self.send(url, headers, method)
+    async def __call__(self, url: str, headers: dict[str, str], method: str, *, store: bool) -> Any:
+        response = await self.send(url, headers, method, store=store)
         seen = {name: v for name, v in response.headers.items() if name in SAFELISTED or name in self.exposed}
         response.headers, response.shows_all = seen, False
         return response

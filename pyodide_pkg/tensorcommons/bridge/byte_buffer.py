@@ -3,13 +3,14 @@
 In a browser that memory is WebAssembly's: it grows and never shrinks, so the process keeps its largest size. A tensor
 in transit is in arrays of JavaScript instead, and Python copies a piece at a time. JavaScript has no way to
 free an array that works in every engine, and collects garbage late; so the arrays come from a pool and return to it,
-and no tensor is on the host as a whole: it passes in chunks. Outside a browser a block is a plain buffer.
+and no tensor is on the host as a whole: it passes in chunks. A buffer has an array of its own, which can be transferred
+to a worker and back without a copy. Outside a browser it is a plain buffer.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from .runtime import IN_BROWSER
@@ -17,7 +18,7 @@ from .runtime import IN_BROWSER
 PIECE = 1 << 19  # bytes that Python copies from a block, or hashes, at a time (digest.py)
 CHUNK = 1 << 23  # bytes of a tensor that are read, hashed, stored and uploaded at a time
 LEAST = 1 << 12  # bytes of the smallest block's room
-KEPT = 6  # slabs that the pool keeps for later blocks, at most
+KEPT = 6 * CHUNK  # bytes that the pool keeps for later blocks, at most
 
 
 def room_of(nbytes: int) -> int:
@@ -30,82 +31,58 @@ def _is_full(nbytes: int) -> bool:
 
 
 class Pool:
-    """Slabs of :data:`CHUNK` bytes in a buddy system: halved for smaller blocks, and merged when both are free."""
+    """Free arrays by size, a power of two; ``taken`` counts those in use, ``free`` the bytes of the others."""
 
     def __init__(self) -> None:
-        self.slabs: dict[int, Any] = {}
-        self._numbers = itertools.count()
-        self._free: dict[int, set[tuple[int, int]]] = {}  # by size: slab and offset
+        self.taken = self.free = 0
+        self._arrays: dict[int, list[Any]] = {}
 
-    def take(self, size: int) -> tuple[int, int]:
-        """Return slab and offset of ``size`` free bytes, a power of two, with any contents."""
-        found = size
-        while found < CHUNK and not self._free.get(found):
-            found *= 2
-        if self._free.get(found):
-            slab, offset = self._free[found].pop()
-        else:
-            slab, offset = next(self._numbers), 0
-            self.slabs[slab] = _new_array(CHUNK)
-        while found > size:
-            found //= 2
-            self._free.setdefault(found, set()).add((slab, offset + found))
-        return slab, offset
+    def take(self, size: int) -> Any:
+        """Return an array of ``size`` bytes, with any contents."""
+        self.taken += 1
+        if not (arrays := self._arrays.get(size)):
+            return _new_array(size)
+        self.free -= size
+        return arrays.pop()
 
-    def give(self, slab: int, offset: int, size: int) -> None:
-        """Return what :meth:`take` returned to the pool."""
-        if slab not in self.slabs:  # abandoned
-            return
-        while size < CHUNK and (slab, offset ^ size) in self._free.get(size, ()):
-            self._free[size].remove((slab, offset ^ size))
-            offset &= ~size
-            size *= 2
-        if size == CHUNK and len(self._free.get(size, ())) >= KEPT:
-            _drop(self.slabs.pop(slab))
-        else:
-            self._free.setdefault(size, set()).add((slab, offset))
-
-    def abandon(self, slab: int) -> None:
-        """Remove ``slab`` from the pool; it is collected as garbage with the last block in it."""
-        self.slabs.pop(slab, None)
-        for places in self._free.values():
-            places.difference_update([place for place in places if place[0] == slab])
+    def give(self, array: Any, size: int) -> None:
+        """Return an array to the pool. While it would keep more than :data:`KEPT` bytes, the largest ones are freed."""
+        self.taken -= 1
+        self.free += size
+        self._arrays.setdefault(size, []).append(array)
+        while self.free > KEPT:
+            largest = max(each for each, arrays in self._arrays.items() if arrays)
+            self.free -= largest
+            _drop(self._arrays[largest].pop())
 
 
 class ByteBuffer:
     """``nbytes`` bytes. ``raw`` is a ``Uint8Array`` of JavaScript or a memoryview.
 
-    Call :meth:`free` when done with a block, unless work that may still write to it failed or was cancelled: a block
-    that is dropped takes its slab out of the pool. One of more than :data:`CHUNK` bytes has an array of its own.
+    Call :meth:`free` when done with a block, unless work that may still write to it failed or was cancelled: the array
+    of a block that is dropped is not used again. Arrays of more than :data:`CHUNK` bytes are not pooled.
     """
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
-        self._place: tuple[int, int, int] | None = None
         self._whole: ByteBuffer | None = None  # the block of which this is a part
         self._parts = 0  # of this block that are not freed
-        self.raw: Any = None
-        if nbytes > CHUNK:
-            self.raw = _new_array(nbytes)
-        else:
-            size = room_of(nbytes)
-            slab, offset = pool.take(size)
-            self._place = slab, offset, size
-            array = pool.slabs[slab]
-            self.raw = array.subarray(offset, offset + nbytes) if IN_BROWSER else array[offset : offset + nbytes]
+        self._size = room_of(nbytes) if nbytes <= CHUNK else 0  # of its array in the pool
+        array = pool.take(self._size) if self._size else _new_array(nbytes)
+        self.raw: Any = array.subarray(0, nbytes) if IN_BROWSER else array[:nbytes]
 
     @classmethod
     def taking(cls, array: Any) -> ByteBuffer:
         """Take over an array of JavaScript, which must not be used otherwise any more."""
         block: ByteBuffer = cls.__new__(cls)
-        block.nbytes, block.raw, block._place = int(array.length), array, None
+        block.nbytes, block.raw, block._size = int(array.length), array, 0
         block._whole, block._parts = None, 0
         return block
 
     def part(self, start: int, stop: int) -> ByteBuffer:
         """Return bytes ``start`` to ``stop`` as a block over the same room; the last part that is freed frees it."""
         part: ByteBuffer = ByteBuffer.__new__(ByteBuffer)
-        part.nbytes, part._place, part._whole, part._parts = stop - start, None, self, 0
+        part.nbytes, part._size, part._whole, part._parts = stop - start, 0, self, 0
         part.raw = self.raw.subarray(start, stop) if IN_BROWSER else self.raw[start:stop]
         self._parts += 1
         return part
@@ -135,7 +112,7 @@ class ByteBuffer:
 
         A buffer's room is a power of two, which may be twice its bytes.
         """
-        if self._whole is None and (self._place is None or _is_full(self.nbytes)):
+        if self._whole is None and (not self._size or _is_full(self.nbytes)):
             return [self]
         parts: list[ByteBuffer] = []
         with self:
@@ -161,14 +138,25 @@ class ByteBuffer:
             self._whole._parts -= 1
             if not self._whole._parts:
                 self._whole.free()
-        elif self._place is None:
-            _drop(raw)
+        elif self._size:
+            pool.give(_array_of(raw), self._size)
         else:
-            pool.give(*self._place)
+            _drop(raw)
 
-    def __del__(self) -> None:
-        if self._place is not None and self.raw is not None:
-            pool.abandon(self._place[0])
+    async def transferred(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Pass the array, of which there must be no parts, to ``work`` in JavaScript, and return its answer.
+
+        The answer's ``bytes`` is the array again. If the caller is cancelled or ``work`` fails, it does not come back.
+        """
+        raw, self.raw = self.raw, None
+        answer = await work(raw)
+        self.raw = answer.bytes
+        return answer
+
+    @property
+    def is_alone(self) -> bool:
+        """True if the block is not a part of another one, and has no parts."""
+        return self._whole is None and not self._parts
 
     def __enter__(self) -> ByteBuffer:
         return self
@@ -233,6 +221,15 @@ def part_of(data: Data, start: int, stop: int) -> Data:
 def raw_of(data: Data) -> Any:
     """Return the JavaScript array over ``data``."""
     return data.raw if isinstance(data, ByteBuffer) else data
+
+
+def _array_of(view: Any) -> Any:
+    """Return the whole array that ``view`` begins."""
+    if not IN_BROWSER:
+        return memoryview(view.obj)
+    from js import Uint8Array
+
+    return Uint8Array.new(view.buffer)
 
 
 def _new_array(nbytes: int) -> Any:

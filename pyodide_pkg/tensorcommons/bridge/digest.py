@@ -7,12 +7,14 @@ fast as WebAssembly, but from a copy. So the copy is never one of a whole tensor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from .byte_buffer import PIECE, ByteBuffer, Data
 from .loader import load_js_module
 from .runtime import IN_BROWSER
+
+Hash: TypeAlias = Callable[[ByteBuffer, Sequence[int]], Awaitable[bytes]]
 
 BYTES = 32  # of a digest
 SMALL = 1 << 15  # bytes that Python hashes in less time than a thread takes to respond
@@ -36,10 +38,7 @@ async def digests_beside(data: bytes | bytearray | Data, sizes: Sequence[int] = 
     """
     if not isinstance(data, ByteBuffer) or data.nbytes <= SMALL or not _is_hashed_by_the_browser():
         return digests_of(data, sizes)
-    from pyodide.ffi import to_js
-
-    digests: bytes = (await (await hasher()).digestsOf(data.raw, to_js(list(sizes) or [data.nbytes]))).to_bytes()
-    return digests
+    return await _hash(data, sizes or [data.nbytes])
 
 
 def digests_of(data: bytes | bytearray | Data, sizes: Sequence[int] = ()) -> bytes:
@@ -71,9 +70,22 @@ def joined(digests: bytes, label: str) -> str:
     return hashlib.sha256(label.encode() + digests).hexdigest()
 
 
-async def hasher() -> Any:
-    """Load ``digest.js``."""
-    return await load_js_module("digest", "digest.js")
+def hash_by(work: Hash) -> None:
+    """Let ``work`` hash from now on, as the worker of the browser's storage does."""
+    global _hash
+    _hash = work
+
+
+async def _hash_here(data: ByteBuffer, sizes: Sequence[int]) -> bytes:
+    """Hash by the functions that the browser offers to this thread."""
+    from pyodide.ffi import to_js
+
+    digest = await load_js_module("digest", "digest.js")
+    digests: bytes = (await digest.digestsOf(data.raw, to_js(list(sizes)))).to_bytes()
+    return digests
+
+
+_hash: Hash = _hash_here
 
 
 def _is_hashed_by_the_browser() -> bool:

@@ -68,6 +68,11 @@ class Cache:
         """True if anything can be read from the cache."""
         return self._entries.is_on
 
+    @property
+    def keeps(self) -> bool:
+        """True if new files are stored, False if they are only read, or not even that."""
+        return self.is_on and not self._entries.off
+
     def note(self, sentence: str) -> None:
         """Add a sentence about the last load to the status."""
         self._entries.note = sentence

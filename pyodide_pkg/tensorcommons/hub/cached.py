@@ -35,11 +35,13 @@ class CachedSource:
     """``source`` with ``cache`` in front. Each file is compared with the server's once in the life of this object."""
 
     is_local = False
+    is_kept = True
 
     def __init__(self, source: Source, cache: Cache) -> None:
         self.name = source.name
         self.source = source
         self.cache = cache
+        source.is_kept = cache.keeps
         self.from_cache = 0  # bytes of small files
         self.offline = False  # a copy was used that could not be compared with the server's
         self._compared: set[str] = set()

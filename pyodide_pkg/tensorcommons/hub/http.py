@@ -26,27 +26,30 @@ class Response(Body, Protocol):
 
 
 async def open_http(
-    url: str, start: int, stop: int | None, on_bytes: OnBytes | None, granted: dict[str, str]
+    url: str, start: int, stop: int | None, on_bytes: OnBytes | None, granted: dict[str, str], *, store: bool = True
 ) -> Stream:
-    """Open ``url`` from ``start`` to ``stop``; see ``Source.open``. ``granted`` are headers that grant access."""
+    """Open ``url`` from ``start`` to ``stop``; see ``Source.open``. ``granted`` are headers that grant access.
+
+    ``store=False`` passes by the browser's HTTP cache.
+    """
     if start or stop is not None:
         last = "" if stop is None else str(stop - 1)
-        response = await _request(url, granted | {"Range": f"bytes={start}-{last}"})
+        response = await _request(url, granted | {"Range": f"bytes={start}-{last}"}, store=store)
         stream = await _range_of(url, response, start, stop)
         if stream is not None:
             return await _from(stream, start, on_bytes)
-    response = await _request(url, granted)
+    response = await _request(url, granted, store=store)
     return await _from(await _whole_of(url, response), start, on_bytes)
 
 
-async def open_changed(url: str, version: Version, granted: dict[str, str]) -> Stream | None:
+async def open_changed(url: str, version: Version, granted: dict[str, str], *, store: bool = True) -> Stream | None:
     """Open ``url``, or return None if it is still of ``version``. Raises as ``Source.open`` does.
 
     A date is compared here: a server would report an older file that was put back as unchanged.
     """
     if version.etag:
         try:
-            response = await _request(url, granted | {"If-None-Match": version.etag})
+            response = await _request(url, granted | {"If-None-Match": version.etag}, store=store)
         except UnreachableError:
             pass  # another origin may refuse this header: then there is no response at all
         else:
@@ -55,14 +58,14 @@ async def open_changed(url: str, version: Version, granted: dict[str, str]) -> S
                 return None
             return await _unless_it_matches(await _whole_of(url, response), version)
     try:
-        response = await _request(url, granted, "HEAD")  # allowed to any origin
+        response = await _request(url, granted, "HEAD", store=store)  # allowed to any origin
     except UnreachableError:
         pass  # some servers do not support it
     else:
         await response.close()
         if response.status == 200 and version.matches(Version.of(response.headers, _length(response))):
             return None
-    return await _unless_it_matches(await _whole_of(url, await _request(url, granted)), version)
+    return await _unless_it_matches(await _whole_of(url, await _request(url, granted, store=store)), version)
 
 
 async def _unless_it_matches(stream: Stream, version: Version) -> Stream | None:
@@ -72,10 +75,10 @@ async def _unless_it_matches(stream: Stream, version: Version) -> Stream | None:
     return None
 
 
-async def _request(url: str, headers: dict[str, str], method: str = "GET") -> Response:
+async def _request(url: str, headers: dict[str, str], method: str = "GET", *, store: bool) -> Response:
     """Return a response with a status below 500. Raises ``UnreachableError`` for any other, or none."""
     try:
-        response = await _send(url, headers, method)
+        response = await _send(url, headers, method, store=store)
     except DownloadError as error:  # the transports raise it only if no response came
         raise UnreachableError(error.url, error.reason) from None
     if response.status >= 500:
@@ -84,11 +87,11 @@ async def _request(url: str, headers: dict[str, str], method: str = "GET") -> Re
     return response
 
 
-async def _send(url: str, headers: dict[str, str], method: str) -> Response:
+async def _send(url: str, headers: dict[str, str], method: str, *, store: bool) -> Response:
     if sys.platform == "emscripten":
         from ..bridge.http import open_fetch
 
-        return await open_fetch(url, headers, method)
+        return await open_fetch(url, headers, method, store=store)
     from .native_http import open_native
 
     return await open_native(url, headers, method)

@@ -29,10 +29,14 @@ LIMITS = {
 
 
 class Source(Protocol):
-    """A folder of files. ``name`` is its last part, for messages; ``is_local`` means that a read needs no network."""
+    """A folder of files. ``name`` is its last part, for messages; ``is_local`` means that a read needs no network.
+
+    ``is_kept`` is True while a :class:`Cache` keeps what is downloaded: the browser's HTTP cache would store it twice.
+    """
 
     name: str
     is_local: bool = False
+    is_kept: bool = False
 
     def key(self, file: str) -> str:
         """Return the address of ``file``, the same whenever the same source is opened again."""

@@ -39,11 +39,11 @@ class _WebSource(Source):
     _revision: str | None = None  # of the repository, as the responses so far state it
 
     async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
-        stream = await open_http(self.key(file), start, stop, on_bytes, self._granted())
+        stream = await open_http(self.key(file), start, stop, on_bytes, self._granted(), store=not self.is_kept)
         return stream if start or stop is not None else await self._of_one_revision(stream)
 
     async def open_if_changed(self, file: str, version: Version) -> Stream | None:
-        stream = await open_changed(self.key(file), version, self._granted())
+        stream = await open_changed(self.key(file), version, self._granted(), store=not self.is_kept)
         return None if stream is None else await self._of_one_revision(stream)
 
     async def _of_one_revision(self, stream: Stream) -> Stream:

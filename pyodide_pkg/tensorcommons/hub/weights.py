@@ -344,7 +344,9 @@ class WeightsFile:
         while done < len(run):
             there = next((number for number, chunk in enumerate(run) if chunk.stop > at), len(run))
             if there == len(run) or (there > done and (failure or time.monotonic() > soon)):
-                yield run[done:there], data.part(run[done].start - first, run[there - 1].stop - first)
+                whole = there - done == len(run)
+                part = data if whole else data.part(run[done].start - first, run[there - 1].stop - first)
+                yield run[done:there], part
                 done, soon = there, time.monotonic() + SAVE_AFTER
                 continue
             if failure is not None:
