@@ -93,14 +93,13 @@ ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-
 PAGE = """<!doctype html><html lang="en"><title>bench</title><link rel="icon" href="data:,">
 <script type="importmap">IMPORTS</script>
 <script type="module">
-  import { installPackage, startPython } from "/python.js";
+  import { startPython } from "/python.js";
   import { createSession } from "/bench/session.mjs";
   const load = async (url) => new Uint8Array(await (await fetch(url)).arrayBuffer());
   const url = (path) => new URL(path, `${location.origin}/`).href;
   const fetchFile = (path) => fetch(url(path));
   const manifest = await (await fetchFile("manifest.json")).json();
   const started = await startPython(manifest, url, fetchFile); // as the demo page does
-  await installPackage(started, manifest, fetchFile, [...manifest.chat, manifest.wheel]);
   const { pyodide, without } = started;
   if (without.length) throw new Error(`Python started without ${without}`);
   pyodide.unpackArchive(await load("/bench/python.zip"), "zip", { extractDir: "/bench" });

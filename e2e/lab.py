@@ -35,13 +35,12 @@ if TYPE_CHECKING:
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>lab</title><link rel="icon" href="data:,">
 <script type="module">
-  import { installPackage, startPython } from "/python.js";
+  import { startPython } from "/python.js";
   globalThis.started = (async () => {
     const url = (path) => new URL(path, `${location.origin}/`).href;
     const fetchFile = (path) => fetch(url(path));
     const manifest = await (await fetchFile("manifest.json")).json();
     const started = await startPython(manifest, url, fetchFile);
-    await installPackage(started, manifest, fetchFile, [...manifest.chat, manifest.wheel]);
     const { pyodide, without } = started;
     const expected = "Suspending" in WebAssembly ? 0 : 1;
     if (without.length !== expected) throw new Error(`Python started without ${without}`);

@@ -9,6 +9,7 @@ absolute paths or headers. Running it again copies changed files and removes sta
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import shutil
@@ -47,7 +48,7 @@ VENDOR = {
 NOT_DOWNLOADED = (".map", ".txt", ".md", "LICENSE")
 
 WORKER = "service-worker.js"  # begins with the list of the files that it keeps
-NOT_KEPT = ("models/", "docs/", "README.md", "tensorcommons.d.ts")
+NOT_KEPT = ("models/", "docs/", "README.md", "tensorcommons.d.mts", "wheel/", "vendor/pyodide/numpy-")
 
 LINK_FROM = 1_000_000  # bytes; larger files are hard links to the cache instead of copies
 
@@ -109,8 +110,8 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
     return {
         "version": version(),
         "wheel": f"wheel/{wheel.name}",
-        "snapshot": "start/memory.bin",
-        "bytecode": "start/bytecode.zip",
+        "snapshot": _named(files, "start/memory-"),
+        "packages": _named(files, "start/packages-"),
         "chat": [f"wheel/{each.name}" for each in pure_wheels()],
         "pyodide": json.loads((PYODIDE / "package.json").read_text())["version"],
         "models": models,
@@ -118,10 +119,15 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
     }
 
 
+def _named(files: Mapping[str, Path], prefix: str) -> str:
+    (name,) = (name for name in files if name.startswith(prefix))
+    return name
+
+
 def service_worker(files: Mapping[str, bytes | Path]) -> bytes:
     """Make the service worker, with the hash of each file that it keeps."""
     hashes = {
-        name: hashlib.sha256(data if isinstance(data, bytes) else data.read_bytes()).hexdigest()
+        name: base64.b64encode(hashlib.sha256(data if isinstance(data, bytes) else data.read_bytes()).digest()).decode()
         for name, data in sorted(files.items())
         if not name.startswith((*NOT_KEPT, ".")) and not (name.startswith("vendor/") and name.endswith(NOT_DOWNLOADED))
     }
@@ -142,7 +148,7 @@ def build_site(*, small: bool = False) -> Path:
     """Update dist/site; if ``small``, without the large models."""
     wheel = build_wheel()
     models = [model for model in load_models() if not (small and model.large)]
-    files = site_files(wheel, make_start(wheel), models)
+    files = site_files(wheel, make_start(*pure_wheels(), wheel), models)
     written = {
         "manifest.json": json.dumps(manifest(files, wheel), indent=1).encode() + b"\n",
         "vendor/pyodide/NOTICE.txt": notice().encode(),

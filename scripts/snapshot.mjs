@@ -1,27 +1,42 @@
-// Makes the files from which a page starts Python faster, with the site's Pyodide:
-//   snapshot.mjs memory PYODIDE PACKAGES OUT                    Python's memory after its start, compressed with gzip
-//   snapshot.mjs bytecode PYODIDE PACKAGES OUT SNAPSHOT WHEEL   a zip of the modules that the package imports, compiled
-// PYODIDE is the folder of Pyodide, PACKAGES that of NumPy's wheel. `bytecode` starts Python from the snapshot, as a
-// page does.
-import { readFileSync, writeFileSync } from "node:fs";
-import { resolve } from "node:path";
+// Makes the files from which a page starts Python (web/python.js), with the site's Pyodide:
+//   snapshot.mjs PYODIDE PACKAGES OUT
+// PYODIDE is the folder of Pyodide, PACKAGES one that has NumPy, jinja2 and the package as installed. OUT gets
+//   memory.bin     Python's memory, in which NumPy and the package are imported
+//   packages.bin   the files of PACKAGES and their compiled modules
+// Each is a bundle: the length of a header as uint32, the header in JSON, and from its `start` on the bytes; with gzip.
+//
+// A library such as NumPy's has functions in a table outside of the memory. So it is opened before Python starts, here
+// and in the page: this gives it the same places in memory and table, which the header has, and the page compares.
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { gunzipSync, gzipSync } from "node:zlib";
+import { gzipSync } from "node:zlib";
+import { ENVIRONMENT, SITE_PACKAGES, openLibraries } from "../web/python.js";
 
 // Whether JavaScript can suspend Python (JSPI) is found out at the start and kept in memory, and browsers can.
 if (!WebAssembly.Suspending) throw new Error(`Node ${process.version} cannot suspend WebAssembly (JSPI)`);
 
-const [what, folder, packages, out, ...given] = process.argv.slice(2);
-const options = { indexURL: `${resolve(folder)}/`, packageCacheDir: resolve(packages) };
-const { loadPyodide } = await import(pathToFileURL(`${options.indexURL}pyodide.mjs`).href);
+const [folder, packages, out] = process.argv.slice(2);
+const indexURL = `${resolve(folder)}/`;
+const { loadPyodide } = await import(pathToFileURL(`${indexURL}pyodide.mjs`).href);
+const { default: create } = await import(pathToFileURL(`${indexURL}pyodide.asm.mjs`).href);
 
-// What NumPy and the package import of the standard library. Not ctypes: its callbacks are entries of WebAssembly's
-// table of functions, which is not a part of the memory.
+// The libraries that `import numpy` opens, in this order.
+const LIBRARIES = ["_core/_multiarray_umath", "linalg/lapack_lite", "linalg/_umath_linalg"]
+  .map((name) => `${SITE_PACKAGES}/numpy/${name}.cpython-314-wasm32-emscripten.so`);
+
+// Everything that a page may use soon, of the standard library too.
 const PREPARE = `
 def prepare():
     import array, datetime, email.utils, gc, hashlib, importlib.resources, ipaddress, numbers, pickle, platform, secrets
-    import sys, unicodedata, urllib.parse
+    import importlib, pkgutil, sys, unicodedata, urllib.parse
+    import tensorcommons
 
+    for module in pkgutil.walk_packages(tensorcommons.__path__, "tensorcommons."):
+        if not module.name.startswith("tensorcommons.samples"):
+            importlib.import_module(module.name)
+    if "numpy.random" in sys.modules:
+        raise ImportError("numpy.random is in the snapshot, so that all pages would have the same random numbers")
     sys.path.remove("")  # the start from the snapshot adds it again
     gc.collect()
 
@@ -29,36 +44,67 @@ prepare()
 del prepare
 `;
 
-async function memory() {
-  const pyodide = await loadPyodide({ ...options, _makeSnapshot: true });
-  pyodide.runPython(PREPARE);
-  return gzipSync(pyodide.makeMemorySnapshot());
-}
-
-// Each module is checked by the hash of its source when it is imported: one of another source is compiled again.
+// Compile what is imported: a start without the snapshot imports it. The files are of one build, so nothing checks them.
 const COMPILE = `
-import importlib.util, io, py_compile, sys, zipfile
-from pathlib import Path
-import tensorcommons
+import importlib.util, py_compile, sys
 
-root = Path(tensorcommons.__file__).parent.parent
-names = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
-buffer = io.BytesIO()
-with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-    for source in sorted(name for name in names if name.startswith(f"{root}/") and name.endswith(".py")):
-        path = Path(importlib.util.cache_from_source(source))
-        py_compile.compile(source, path, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
-        archive.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes(), zipfile.ZIP_DEFLATED)
-buffer.getvalue()
+for module in list(sys.modules.values()):
+    source = getattr(module, "__file__", None) or ""
+    if source.startswith("${SITE_PACKAGES}/") and source.endswith(".py"):
+        path = importlib.util.cache_from_source(source)
+        py_compile.compile(source, path, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
 `;
 
-async function bytecode() {
-  const [snapshot, wheel] = given.map((path) => new Uint8Array(readFileSync(path)));
-  const pyodide = await loadPyodide({ ...options, _loadSnapshot: new Uint8Array(gunzipSync(snapshot)) });
-  await pyodide.loadPackage("numpy", { messageCallback() {} });
-  const extractDir = pyodide.runPython("import site; site.getsitepackages()[0]");
-  pyodide.unpackArchive(wheel, "wheel", { extractDir });
-  return pyodide.runPython(COMPILE).toJs();
+let layout = null;
+const pyodide = await loadPyodide({
+  indexURL,
+  env: ENVIRONMENT,
+  _makeSnapshot: true,
+  createPyodideModule: (settings) => {
+    settings.onRuntimeInitialized = () => {
+      for (const path of LIBRARIES) install(relative(SITE_PACKAGES, path), settings);
+      layout = openLibraries(settings, LIBRARIES);
+    };
+    return create(settings);
+  },
+});
+const { FS, LDSO, freeTableIndexes, wasmTable } = pyodide._module;
+for (const path of readdirSync(packages, { recursive: true })) {
+  if (statSync(join(packages, path)).isFile()) install(path, pyodide);
+}
+pyodide.runPython(PREPARE);
+const opened = Object.keys(LDSO.loadedLibsByName).filter((name) => name !== "__main__");
+if (`${opened}` !== `${LIBRARIES}`) throw new Error(`the package opens other libraries: ${opened}`);
+const added = wasmTable.length - layout.at(-1).after;
+if (freeTableIndexes.length !== added) throw new Error(`${added - freeTableIndexes.length} functions were added to the table`);
+const memory = pyodide.makeMemorySnapshot();
+write("memory.bin", { layout, memory: pyodide._module.HEAP8.length, table: wasmTable.length }, [memory]);
+pyodide.runPython(COMPILE);
+const files = [...walk(SITE_PACKAGES)].sort();
+const contents = files.map((path) => FS.readFile(path));
+write("packages.bin", { files: files.map((path, i) => [path.slice(SITE_PACKAGES.length + 1), contents[i].length]) }, contents);
+
+function install(path, module) {
+  const target = `${SITE_PACKAGES}/${path.replaceAll("\\", "/")}`;
+  module.FS.mkdirTree(target.slice(0, target.lastIndexOf("/")));
+  module.FS.writeFile(target, readFileSync(join(packages, path)));
 }
 
-writeFileSync(out, await { memory, bytecode }[what]());
+function* walk(path) {
+  for (const name of FS.readdir(path)) {
+    const inner = `${path}/${name}`;
+    if (name === "." || name === "..") continue;
+    if (FS.isDir(FS.stat(inner).mode)) yield* walk(inner);
+    else yield inner;
+  }
+}
+
+function write(name, header, parts) {
+  const text = (start) => JSON.stringify({ start, ...header });
+  const start = Math.ceil((4 + text(2 ** 31).length) / 16) * 16; // the snapshot is read as words
+  const head = new Uint8Array(start).fill(32);
+  new Uint32Array(head.buffer, 0, 1)[0] = start - 4;
+  new TextEncoder().encodeInto(text(start), head.subarray(4));
+  mkdirSync(out, { recursive: true });
+  writeFileSync(join(out, name), gzipSync(Buffer.concat([head, ...parts])));
+}

@@ -6,7 +6,6 @@ import { megabytes } from "./format.js";
 const STEPS = {
   download: "Downloading",
   python: "Starting Python",
-  install: "Installing tensorcommons",
   devices: "Opening the devices",
 };
 

@@ -155,9 +155,8 @@ async function start() {
     diagnostics.ready();
     performance.measure("usable", { start: 0 });
     showTimings();
-    navigator.serviceWorker?.register("service-worker.js", { updateViaCache: "none" }).catch(() => {}); // not in every private window
     changed(() => true);
-    cards.loadAtStart(new URLSearchParams(location.search).get("load"));
+    cards.loadAtStart(new URLSearchParams(location.search).get("load")).finally(keepOffline);
   } catch (error) {
     tc?.close();
     tc = null;
@@ -165,6 +164,11 @@ async function start() {
     boot.failed(error);
     forgetDevices();
   }
+}
+
+// Its downloads would compete with those of the first models.
+function keepOffline() {
+  navigator.serviceWorker?.register("service-worker.js", { updateViaCache: "none" }).catch(() => {}); // not in every private window
 }
 
 function markFirstEmbedding() {

@@ -65,7 +65,7 @@ export class ModelCards {
     for (const card of this.#cards.values()) if (card.name === name) role(card.element, "toggle").focus();
   }
 
-  /** ?load=all (without the large ones), ?load=none, ?load=id,id; without it what was loaded before a reload, or else the small SPLADE family. */
+  /** Load the models of ?load=all (without the large ones), ?load=none, ?load=id,id; without it what was loaded before a reload, or else the small SPLADE family. */
   loadAtStart(wish) {
     const ids = [...this.#cards.keys()];
     const before = kept("models", null)?.filter((id) => this.#cards.has(id));
@@ -73,7 +73,7 @@ export class ModelCards {
       : wish ? wish.split(",").filter((id) => this.#cards.has(id))
         : before ?? ids.filter((id) => id.startsWith("splade-tiny"));
     this.#wanted = new Set();
-    for (const id of chosen) this.load(id);
+    return Promise.all(chosen.map((id) => this.load(id)));
   }
 
   loadAll() {

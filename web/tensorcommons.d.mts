@@ -17,7 +17,7 @@ export class TensorCommonsError extends Error {
 
 export type BootEvent =
   | { step: "download"; loaded: number; total: number; file: string }
-  | { step: "python" | "install" | "devices" };
+  | { step: "python" | "devices" };
 
 export interface ConnectOptions {
   /** Use one runtime for all tabs of this origin. `Runtime.reason` states why it is not shared where that is impossible. */

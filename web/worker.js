@@ -2,18 +2,18 @@
 // them and the package (pyodide_pkg/tensorcommons/remote). tensorcommons.mjs is the other half. A page's first message is
 // {start: options, lock}, where `lock` is one that a tab of a SharedWorker holds; the answers are {boot: event} while Python starts, then {ready} or {failed: {name, message}}.
 // Everything else is {text, buffers}, in both directions.
-import { installPackage, startPython } from "./python.js";
+import { startPython } from "./python.js";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
-const BOOT_FILE = /^(vendor\/pyodide\/(.*\.(mjs|wasm|zip|json)|numpy-.*\.whl)|start\/.*|bridge\/.*\.js|wheel\/tensorcommons-.*\.whl)$/;
+const BOOT_FILE = /^(vendor\/pyodide\/.*\.(wasm|zip|json)|start\/.*)$/; // beside modules, which the browser fetches itself
 
 const pages = new Map(); // name → port
 let starting = null;
 let pyodide = null;
 let runtime = null; // Python's Runtime
 let lastBoot = null; // the last event, for a tab that comes while Python starts
-let count = 0;
+let pageCount = 0;
 // The name of a lock that the worker holds as long as it lives; a page that gets it has lost its runtime.
 const alive = "onconnect" in self && new Promise((resolve) => {
   const name = `tensorcommons ${crypto.randomUUID()}`;
@@ -47,32 +47,50 @@ async function readManifest() {
   }
 }
 
-// Pyodide fetches its own files without reporting progress. Streaming each into the HTTP cache first makes the progress
-// true; Pyodide's own fetches are then answered from the cache, and its compiled WebAssembly stays cacheable.
-async function download(files, progress) {
+// Report what is fetched at the start, in bytes: `count(path, bytes)` after a part of a file. `done` resolves with the last.
+function counter(manifest, progress) {
+  const files = Object.entries(manifest.files).filter(([path]) => BOOT_FILE.test(path));
   const total = files.reduce((sum, [, size]) => sum + size, 0);
-  let loaded = 0;
-  await Promise.all(files.map(async ([path]) => {
-    progress({ step: "download", loaded, total, file: path });
-    const reader = (await fetchOk(path)).body.getReader();
-    const read = () => reader.read().catch((error) => {
-      throw bootError(`The download of ${path} ended too early (${error.message}). Check the connection and retry.`);
-    });
-    for (let chunk = await read(); !chunk.done; chunk = await read()) {
-      loaded += chunk.value.byteLength;
-      progress({ step: "download", loaded: Math.min(loaded, total), total, file: path });
+  const loaded = new Map(files.map(([path]) => [path, 0]));
+  const { promise: done, resolve } = Promise.withResolvers();
+  progress({ step: "download", loaded: 0, total, file: "manifest.json" });
+  const count = (path, bytes) => {
+    loaded.set(path, Math.min(bytes, manifest.files[path])); // a server may send another encoding
+    const sum = [...loaded.values()].reduce((before, each) => before + each);
+    progress({ step: "download", loaded: sum, total, file: path });
+    if (sum === total) resolve();
+  };
+  return { count, done };
+}
+
+// WebAssembly is passed on as it came, because the browser keeps what it compiled from such a response.
+function reader(count) {
+  return async (path) => {
+    const response = await fetchOk(path);
+    if (path.endsWith(".wasm")) {
+      count(path, Infinity);
+      return response;
     }
-  }));
+    const chunks = [];
+    let bytes = 0;
+    try {
+      for await (const chunk of response.body) {
+        chunks.push(chunk);
+        count(path, bytes += chunk.byteLength);
+      }
+    } catch (error) {
+      throw bootError(`The download of ${path} ended too early (${error.message}). Check the connection and retry.`);
+    }
+    count(path, Infinity);
+    return new Response(new Blob(chunks));
+  };
 }
 
 // The package's JavaScript, by URL: from the wheel it would have to be evaluated, which the policy forbids.
 async function importBridge(manifest) {
-  const modules = { packages: { jinja2: manifest.chat.map(url) } };
-  for (const path of Object.keys(manifest.files)) {
-    const name = /^bridge\/(\w+)\.js$/.exec(path)?.[1];
-    if (name) modules[name] = await import(url(path));
-  }
-  return modules;
+  const names = Object.keys(manifest.files).flatMap((path) => /^bridge\/(\w+)\.js$/.exec(path)?.[1] ?? []);
+  const modules = await Promise.all(names.map((name) => import(url(`bridge/${name}.js`))));
+  return Object.fromEntries(names.map((name, i) => [name, modules[i]]));
 }
 
 async function boot(options) {
@@ -82,14 +100,18 @@ async function boot(options) {
     for (const port of pages.values()) port.postMessage({ boot: event });
   });
   const manifest = await readManifest();
-  await download(Object.entries(manifest.files).filter(([path]) => BOOT_FILE.test(path)), progress);
-  const downloaded = performance.now();
-  progress({ step: "python" });
-  const started = await startPython(manifest, url, fetchOk);
+  const { count, done } = counter(manifest, progress);
+  let downloaded = begun;
+  done.then(() => {
+    downloaded = performance.now();
+    progress({ step: "python" });
+  });
+  const [started, bridge] = await Promise.all([startPython(manifest, url, reader(count)), importBridge(manifest)]).catch(async (error) => {
+    for (const path of Object.keys(manifest.files)) if (/\.m?js$/.test(path)) await fetchOk(path); // a failed import has no reason
+    throw error;
+  });
   pyodide = started.pyodide;
-  progress({ step: "install" });
-  pyodide.registerJsModule("tensorcommons_js", await importBridge(manifest));
-  await installPackage(started, manifest, fetchOk);
+  pyodide.registerJsModule("tensorcommons_js", bridge);
   progress({ step: "devices" });
   const post = (name, text, buffers) => {
     const arrays = buffers.toJs({ create_pyproxies: false });
@@ -134,7 +156,7 @@ addEventListener("error", lookAtPython);
 addEventListener("unhandledrejection", lookAtPython);
 
 async function serve(port, isShared) {
-  const name = `page-${++count}`;
+  const name = `page-${++pageCount}`;
   pages.set(name, port);
   const leave = () => {
     if (pages.delete(name)) runtime?.leave(name);

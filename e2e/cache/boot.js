@@ -1,5 +1,5 @@
 // Start Python with the built wheel, in a worker or in a page, and return a function that runs Python.
-import { installPackage, startPython } from "/python.js";
+import { startPython } from "/python.js";
 
 const RUNNER = `
 import asyncio, json, time
@@ -18,7 +18,6 @@ export async function boot() {
   const fetchFile = (path) => fetch(url(path));
   const manifest = await (await fetchFile("manifest.json")).json();
   const started = await startPython(manifest, url, fetchFile);
-  await installPackage(started, manifest, fetchFile);
   const { pyodide, without } = started;
   if (without.length) throw new Error(`Python started without ${without}`);
   const run = pyodide.runPython(RUNNER);

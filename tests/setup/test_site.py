@@ -7,7 +7,8 @@ import json
 import re
 import zipfile
 from html.parser import HTMLParser
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from scripts import paths, site
 from scripts.models import load_models
+from scripts.pure import pure_wheels
 from scripts.snapshot import make_start
 from scripts.wheel import build_wheel, version, wheel_path
 
@@ -132,7 +134,7 @@ def test_the_manifest_lists_nine_models_with_their_bases(built, manifest):
 def test_a_site_without_the_large_models_names_them(built):
     small = [model for model in load_models() if not model.large]
     wheel = build_wheel()
-    files = site.site_files(wheel, make_start(wheel), small)
+    files = site.site_files(wheel, make_start(*pure_wheels(), wheel), small)
     models = {model["id"]: model for model in json.loads(json.dumps(site.manifest(files, wheel)))["models"]}
     assert [name for name, model in models.items() if model["absent"]] == LARGE
     assert not [name for name in files if name.startswith(tuple(f"models/{name}/" for name in LARGE))]
@@ -157,18 +159,32 @@ def test_the_files_that_pyodide_starts_from_exist(built, manifest):
         assert f"vendor/pyodide/{name}" in manifest["files"]
 
 
+def bundle(path: Path) -> tuple[dict[str, Any], bytes]:
+    data = gzip.decompress(path.read_bytes())
+    header = json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")])
+    return header, data[header["start"] :]
+
+
 def test_python_starts_from_files_of_this_wheel(built, manifest):
-    assert gzip.decompress((built / manifest["snapshot"]).read_bytes())[8:].strip(b"\0")
+    header, memory = bundle(built / manifest["snapshot"])
+    assert header["memory"] < len(memory) < header["memory"] + 1000  # and the snapshot's own header
+    assert [each["path"].rpartition("/")[2].partition(".")[0] for each in header["layout"]] == [
+        "_multiarray_umath",
+        "lapack_lite",
+        "_umath_linalg",
+    ]
+    header, data = bundle(built / manifest["packages"])
+    files, offset = {}, 0
+    for name, size in header["files"]:
+        files[name] = data[offset : offset + size]
+        offset += size
+    assert offset == len(data)
     with zipfile.ZipFile(built / manifest["wheel"]) as archive:
-        sources = set(archive.namelist())
-    with zipfile.ZipFile(built / manifest["bytecode"]) as archive:
-        names = archive.namelist()
-        flags = {archive.read(name)[4:8] for name in names}
-    compiled = {re.sub(r"__pycache__/(\w+)\.cpython-\d+\.pyc", r"\1.py", name) for name in names}
-    own = {name for name in compiled if name.startswith("tensorcommons/")}
-    assert {"tensorcommons/__init__.py", "tensorcommons/bridge/webgpu.py", "numpy/__init__.py"} <= compiled
-    assert own <= sources and compiled - own == {name for name in compiled if name.startswith("numpy/")}
-    assert flags == {b"\x03\0\0\0"}, "compiled modules must be checked by the hash of their source"
+        assert all(files[name] == archive.read(name) for name in archive.namelist())
+    compiled = {name: data for name, data in files.items() if name.endswith(".pyc")}
+    sources = {re.sub(r"__pycache__/(\w+)\.cpython-\d+\.pyc", r"\1.py", name) for name in compiled}
+    assert {"tensorcommons/bridge/webgpu.py", "numpy/__init__.py", "jinja2/sandbox.py"} <= sources <= files.keys()
+    assert {data[4:8] for data in compiled.values()} == {b"\x01\0\0\0"}, "these are of the sources beside them"
 
 
 def test_packages_for_chat_templates_are_pure_python_with_their_licence(built, manifest):
