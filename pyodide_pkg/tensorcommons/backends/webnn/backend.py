@@ -23,6 +23,7 @@ from ..base import TIMED, BlockSpec, Command, Computation, Executable, Op, Probe
 from ..facts import Facts, Rates
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
+from .decoding import decoding_stages
 from .fields import Fields, field_tensors
 from .lowering import lower, lower_supported, physical
 from .lowering.context import LoweringContext
@@ -218,7 +219,7 @@ class WebNNBackend(Backend[Built]):
     def _described(self, plan: Computation) -> Slices[tuple[_Description, str]]:
         """Return the description that ``webnn.js`` builds from, and its text."""
         described = _Description(plan, self.most)
-        stages = stages_of(plan, self.cores)
+        stages = decoding_stages(plan) or stages_of(plan, self.cores)
         known, self._lowered = self._lowered, None
         last = {slot: stage.level for stage in stages for slot in stage.needs}
         for level, own in itertools.groupby(stages, lambda stage: stage.level):

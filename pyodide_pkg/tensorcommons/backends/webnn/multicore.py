@@ -61,7 +61,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class Cut:
     """Decisions about a value: its split (part 0 computes what has none), its stage, what it needs of inputs."""
 
     split: Split | None
@@ -86,6 +86,11 @@ def stages_of(computation: Computation, cores: int) -> list[Stage]:
     cuts = _decided(values, min(cores, 4))
     if not any(cut.split for cut in cuts.values()):
         return whole(computation)
+    return staged(computation, cuts)
+
+
+def staged(computation: Computation, cuts: Mapping[int, Cut]) -> list[Stage]:
+    """Return the graphs that compute each value of ``cuts`` in its stage. Other values are computed where needed."""
     return _Builder(computation, cuts).stages()
 
 
@@ -96,9 +101,9 @@ def _work(values: Sequence[Value], value: Value) -> int:
     return value.op.multiply_adds([values[child].spec for child in value.inputs], value.spec, value.attrs)
 
 
-def _decided(values: Sequence[Value], parts: int) -> dict[int, _Cut]:
+def _decided(values: Sequence[Value], parts: int) -> dict[int, Cut]:
     """The cut of every value that is not free: free ones are cheap, and made again by each graph that needs them."""
-    cuts: dict[int, _Cut] = {}
+    cuts: dict[int, Cut] = {}
     for number, value in enumerate(values):
         if value.op is None:
             continue
@@ -110,14 +115,14 @@ def _decided(values: Sequence[Value], parts: int) -> dict[int, _Cut]:
         )
         if found is None:
             stage = max((cut.stage + bool(cut.split) for cut in ours if cut), default=0)
-            cuts[number] = _Cut(None, stage)
+            cuts[number] = Cut(None, stage)
             continue
         split, needs = found
         stage = 0
         for cut, need in zip(ours, needs, strict=True):
             if cut is not None:
                 stage = max(stage, cut.stage + (cut.split is None or cut.split != need))
-        cuts[number] = _Cut(split, stage, needs)
+        cuts[number] = Cut(split, stage, needs)
     return cuts
 
 
@@ -138,7 +143,7 @@ def _seed(values: Sequence[Value], value: Value, parts: int) -> Found | None:
     return None
 
 
-def _propagated(values: Sequence[Value], value: Value, cuts: Sequence[_Cut | None]) -> Found | None:
+def _propagated(values: Sequence[Value], value: Value, cuts: Sequence[Cut | None]) -> Found | None:
     """Return the split of the result that its inputs' splits give; None where it needs all of them whole."""
     assert value.op is not None
     for position, cut in enumerate(cuts):
@@ -248,7 +253,7 @@ RULES: Mapping[str, Callable[[Sequence[Value], Value, Split, int], Found | None]
 class _Builder:
     """Writes the computation of each stage and part."""
 
-    def __init__(self, computation: Computation, cuts: Mapping[int, _Cut]) -> None:
+    def __init__(self, computation: Computation, cuts: Mapping[int, Cut]) -> None:
         self.whole = computation
         self.cuts = cuts
         self.shown: set[int] = set()  # values that another stage or part needs
@@ -363,7 +368,7 @@ class _Graph:
             self.known[key] = yield self._whole(number, cut) if need is None else self._cut_out(number, need)
         return self.known[key]
 
-    def _whole(self, number: int, cut: _Cut | None) -> Steps:
+    def _whole(self, number: int, cut: Cut | None) -> Steps:
         value = self.builder.whole.values[number]
         if cut is None:
             return (yield self._made(number))
