@@ -65,6 +65,13 @@ async def test_a_cancelled_reply_drops_what_comes_later():
     assert len(seen) == 1
 
 
+async def test_a_reply_whose_block_has_ended_is_closed():
+    with pytest.raises(OSError, match="not begun"), Reply() as reply:
+        raise OSError("not begun")
+    settle(reply.number, 5)
+    assert await reply is None
+
+
 async def test_a_task_with_a_time_limit_ends_in_time():
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(waiting([]), 0.01)

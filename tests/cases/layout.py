@@ -6,7 +6,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
+from tensorcommons.errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
 from tests.cases.support import agree, numbers, on, refused
 
 
@@ -85,6 +85,9 @@ async def wrong_shapes_are_refused(device: Device) -> None:
     refused(device, ShapeMismatch, lambda: tc.broadcast_to(a, (6,)))
     refused(device, ShapeMismatch, lambda: tc.broadcast_to(a[:1, :1], (-1, 2)))
     refused(device, ShapeMismatch, lambda: tc.zeros((2, -1), device=device))
+    refused(device, TensorCommonsError, lambda: tc.pad(a, 1, mode="wrap"))
+    refused(device, TensorCommonsError, lambda: tc.meshgrid(a[0], a[1], indexing="yx"))
+    refused(device, TensorCommonsError, lambda: tc.gelu(a, approximate="fast"))
     refused(device, ShapeMismatch, lambda: tc.concat([a, b], 1))
     refused(device, ShapeMismatch, lambda: tc.concat([a, b], 2))
     refused(device, ShapeMismatch, lambda: tc.concat([a, b[0]]))

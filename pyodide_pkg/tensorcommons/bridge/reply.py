@@ -20,7 +20,8 @@ _open: dict[int, Reply] = {}  # those that JavaScript has not called yet, by num
 class Reply:
     """A result that JavaScript passes to :func:`settle` under ``number``; awaited once, by the task that made it.
 
-    It has the methods by which asyncio's tasks wait for a future.
+    It has the methods by which asyncio's tasks wait for a future. At the end of its ``with`` block it is closed, also
+    if JavaScript was never called.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,12 @@ class Reply:
             self._asyncio_future_blocking = True
             yield self
         return self.result()
+
+    def __enter__(self) -> Reply:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _open.pop(self.number, None)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop of the task."""

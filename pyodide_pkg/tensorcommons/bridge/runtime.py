@@ -7,7 +7,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
@@ -158,61 +157,3 @@ def host() -> str:
 
     agent = getattr(getattr(js, "navigator", None), "userAgent", None)  # "Node.js/24", "Deno/2.9.6" outside browsers
     return f"Pyodide {pyodide.__version__} in {agent or 'a runtime without a name'}"
-
-
-def webnn_present() -> bool:
-    """Return whether the browser offers ``navigator.ml``."""
-    if not IN_BROWSER:
-        return False
-    import js
-
-    return bool(getattr(getattr(js, "navigator", None), "ml", None))
-
-
-class Answer(Generic[T]):
-    """An answer of JavaScript that one task awaits: :meth:`set` resumes the task at once.
-
-    A promise that is awaited resumes its task two turns of the event loop later, 20 to 50 µs. This is a future by
-    asyncio's protocol of its own, for ``await`` alone.
-    """
-
-    _asyncio_future_blocking = False
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._resume: Callable[[], Any] | None = None
-        self._result: list[T] = []
-
-    def set(self, result: T) -> None:
-        """Set the answer and resume the task. Call it from JavaScript, while no task runs."""
-        self._result.append(result)
-        if self._resume is not None:
-            self._resume()
-
-    def result(self) -> T:
-        """Return the answer. Raises CancelledError if the task was cancelled before."""
-        if not self._result:
-            raise asyncio.CancelledError
-        return self._result[0]
-
-    def cancel(self, msg: object = None) -> bool:
-        """Raise CancelledError in the task."""
-        if self._result or self._resume is None:
-            return False
-        resume, self._resume = self._resume, None
-        self._loop.call_soon(resume)
-        return True
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the task's event loop."""
-        return self._loop
-
-    def add_done_callback(self, call: Callable[[Answer[T]], Any], *, context: Context) -> None:
-        """Set the callback that resumes the task."""
-        self._resume = lambda: context.run(call, self)
-
-    def __await__(self) -> Generator[Answer[T], None, T]:
-        if not self._result:
-            self._asyncio_future_blocking = True
-            yield self
-        return self.result()

@@ -5,7 +5,6 @@ A forward pass is one ``run``; the count is what proves it.
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 from array import array
@@ -17,7 +16,8 @@ import numpy as np
 from ..errors import DeviceError, DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
 from .byte_buffer import ByteBuffer, Data, raw_of
 from .loader import load_js_module
-from .runtime import IN_BROWSER, Answer
+from .reply import Reply, settle
+from .runtime import IN_BROWSER
 
 if IN_BROWSER:
     from pyodide.ffi import JsException, create_once_callable, create_proxy
@@ -34,9 +34,8 @@ class WebGPUBridge:
         self._staging = 0
         self._lowered: dict[str, int] = {}
         self._hosts: dict[int, Any] = {}  # by program: what its next run writes first
-        self._reads: dict[int, tuple[Answer[str], memoryview | None]] = {}  # pending: answer and target
-        self._numbers = itertools.count()
-        self._ears = _ears(self._reads)
+        self._targets: dict[int, memoryview | None] = {}  # of the reads under way, by the numbers of their replies
+        self._callbacks = _callbacks(self._targets)
         self._watch(gpu)
         info = json.loads(gpu.info)
         self.description: str = info["description"]
@@ -97,7 +96,7 @@ class WebGPUBridge:
                 self._loss = why
 
         gpu.whenLost(create_once_callable(lost))
-        gpu.listen(*self._ears)
+        gpu.listen(*self._callbacks)
 
     def _typed(self, error: Exception | str) -> TensorCommonsError:
         """Make DeviceLost, DeviceMemoryError or DeviceError of an exception of JavaScript, or the text of a Fault."""
@@ -172,7 +171,7 @@ class WebGPUBridge:
         if not length:
             return [memoryview(b"") for _ in ranges]
         data = np.empty(length, np.uint8).data
-        await self._answer(data, lambda number: self._gpu.readBuffers(number, self._staging, *words))
+        await self._replied(data, lambda number: self._gpu.readBuffers(number, self._staging, *words))
         return [data[cut] for cut in cuts]
 
     async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
@@ -181,19 +180,18 @@ class WebGPUBridge:
         if nbytes:
             self.calls += 1
             words = handle, offset, nbytes + 3 & ~3
-            await self._answer(None, lambda number: self._gpu.readInto(number, self._staging, block.raw, *words))
+            await self._replied(None, lambda number: self._gpu.readInto(number, self._staging, block.raw, *words))
         return block
 
-    async def _answer(self, data: memoryview | None, ask: Callable[[int], None]) -> None:
-        """Wait for a read that ``ask`` begins under a number. Raises the error of a failure."""
-        number = next(self._numbers)
-        answer: Answer[str] = Answer()
-        self._reads[number] = answer, data
-        try:
-            ask(number)
-            error = await answer
-        finally:
-            del self._reads[number]
+    async def _replied(self, data: memoryview | None, begin: Callable[[int], None]) -> None:
+        """Wait for a read that ``begin`` starts under the number of a reply. Raises the error of a failure."""
+        with Reply() as reply:
+            self._targets[reply.number] = data
+            try:
+                begin(reply.number)
+                error = await reply
+            finally:
+                del self._targets[reply.number]
         if error:
             raise self._typed(error)
 
@@ -295,25 +293,21 @@ class WebGPUBridge:
         self._hosts.clear()
 
 
-def _ears(reads: Mapping[int, tuple[Answer[str], memoryview | None]]) -> tuple[Any, Any, Any]:
+def _callbacks(targets: Mapping[int, memoryview | None]) -> tuple[Any, Any, Any]:
     """Make the callbacks for JavaScript: the bytes of a read, the end of a read, and errors without an operation.
 
-    A read that was cancelled is ignored.
+    The bytes of a read that was cancelled are ignored.
     """
 
     def take(number: int, data: Any) -> None:
-        target = reads[number][1] if number in reads else None
+        target = targets.get(number)
         if target is not None and target.nbytes:
             data.assign_to(target)
 
-    def tell(number: int, error: str) -> None:
-        if number in reads:
-            reads[number][0].set(error)
-
-    def complain(message: str) -> None:
+    def log_error(message: str) -> None:
         _log.error("the WebGPU device reported an error of %s", message)
 
-    return create_proxy(take), create_proxy(tell), create_proxy(complain)
+    return create_proxy(take), create_proxy(settle), create_proxy(log_error)
 
 
 async def _open() -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import quoted
+from ..errors import TensorCommonsError, quoted
 from ..tensor import Tensor, TensorLike
 from .elementwise import FLOATS, rule, unary
 from .registry import apply, define
@@ -126,11 +126,14 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
 
     With ``approximate="tanh"``: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))``, as in GPT-2.
 
+    Raises:
+        TensorCommonsError: ``approximate`` is neither "none" nor "tanh".
+
     >>> print(tc.gelu([-1.0, 2.0]).numpy().round(4))
     [-0.1587  1.9545]
     """
     if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', not {quoted(approximate)}")
+        raise TensorCommonsError(f"gelu: approximate must be 'none' or 'tanh', not {quoted(approximate)}")
     return _gelu(x) if approximate == "none" else _gelu_by_tanh(x)
 
 

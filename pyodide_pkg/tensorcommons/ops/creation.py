@@ -12,7 +12,7 @@ from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..backends.current import device_of
 from ..backends.device import Device
-from ..errors import ShapeMismatch, UnsupportedDtype, quoted
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from ..graph.constant import constant
 from ..tensor import Tensor, TensorLike, as_tensor
 from .elementwise import astype, where
@@ -230,6 +230,10 @@ def _matrices(x: TensorLike, name: str) -> Tensor:
 def meshgrid(*xs: TensorLike, indexing: str = "xy") -> list[Tensor]:
     """Return the coordinates of a grid over 1-D tensors, as in NumPy: "xy" exchanges the first two axes. Views.
 
+    Raises:
+        ShapeMismatch: a tensor has not one axis.
+        TensorCommonsError: ``indexing`` is neither "xy" nor "ij".
+
     >>> x, y = tc.meshgrid([1, 2], [3, 4])
     >>> print(x.numpy())
     [[1 2]
@@ -239,7 +243,7 @@ def meshgrid(*xs: TensorLike, indexing: str = "xy") -> list[Tensor]:
      [4 4]]
     """
     if indexing not in ("xy", "ij"):
-        raise ValueError(f"meshgrid: indexing must be 'xy' or 'ij', not {quoted(indexing)}")
+        raise TensorCommonsError(f"meshgrid: indexing must be 'xy' or 'ij', not {quoted(indexing)}")
     tensors = [as_tensor(x, like=xs) for x in xs]
     if any(x.ndim != 1 for x in tensors):
         raise ShapeMismatch(f"meshgrid takes 1-D tensors, not {', '.join(str(x.shape) for x in tensors)}")

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from ..backends.base import Spec
-from ..errors import ShapeMismatch, quoted
+from ..errors import ShapeMismatch, TensorCommonsError, quoted
 from ..graph.constant import constant
 from ..shapes import broadcast_shapes, normalize_axes, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
@@ -219,6 +219,10 @@ def pad(
     ``mode`` is "constant", "edge" (repeats the last element) or "reflect" (mirrors at the last element), as in NumPy.
     "constant" makes one copy, the other modes one for each axis.
 
+    Raises:
+        ShapeMismatch: ``pad_width`` does not match the axes, or an axis is too short for "reflect" or "edge".
+        TensorCommonsError: the mode is unknown.
+
     >>> print(tc.pad([1, 2], 1).numpy())
     [0 1 2 0]
     >>> print(tc.pad([1, 2, 3], [(2, 0)], mode="reflect").numpy())
@@ -236,7 +240,7 @@ def pad(
         value = constant(constant_values, tensor.dtype).attrs["value"]
         return apply(PAD, tensor, widths=tuple((int(w[0]), int(w[1])) for w in widths), value=value)
     if mode not in ("edge", "reflect"):
-        raise ValueError(f"pad: mode must be 'constant', 'edge' or 'reflect', not {quoted(mode)}")
+        raise TensorCommonsError(f"pad: mode must be 'constant', 'edge' or 'reflect', not {quoted(mode)}")
     for axis, (before, after) in enumerate(widths):
         tensor = _extended(tensor, axis, before, after, mode)
     return tensor

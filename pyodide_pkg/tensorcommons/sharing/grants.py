@@ -66,7 +66,7 @@ class Granted(ABC):
 
     def release(self, model: str) -> bool:
         """End the hold of ``model``. Return False if the model did not hold it."""
-        ended = not self.whole.is_freed and bool(self.whole.entry.let_go(model, self.key))
+        ended = not self.whole.is_freed and bool(self.whole.entry.release(model, self.key))
         if ended:
             self.whole.tell()
         return ended

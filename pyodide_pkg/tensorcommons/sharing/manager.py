@@ -21,7 +21,7 @@ from ..graph.program import Program
 from ..tensor import Tensor
 from .accounts import Accounts
 from .contract import Movable, Request
-from .migration import Progress, bring, remember_how
+from .migration import Progress, bring, make_recomputable
 from .runner import Runner
 
 T = TypeVar("T")
@@ -263,7 +263,7 @@ class TensorSharingManager(Accounts):
         answers, fallback = await self.finishing(models, lambda: self._run_where_they_are(calls, wanted))
         self.account.finished(fallback)
         for (model, inputs), answer in zip(calls, answers, strict=True):
-            remember_how(self.run_together, model, inputs, answer)
+            make_recomputable(self.run_together, model, inputs, answer)
         self.changed()
         return answers
 

@@ -68,13 +68,13 @@ async def bring(
             tell(done, total)
         await target.backend.check([fresh.storage.handle for fresh in arrived.values()])
         if moving.is_unloaded or _weights(registry, model, target) != leaving:  # another may have its name by now
-            raise TensorReleased("they are others now")
+            raise TensorReleased
         for source in {entry.storage.device for entry in leaving}:  # no wait from here on
             registry.remember_on(target, source)
         for entry, names in leaving.items():
             for name in names:
                 arrived[entry.storage].hold(model, name)
-                entry.let_go(model, name)
+                entry.release(model, name)
             registry.drop_if_unused(entry)
         return arrived
     except TensorReleased:
@@ -118,8 +118,8 @@ def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[
     return found
 
 
-def remember_how(run: Run, model: Movable, inputs: Mapping[str, Any], answer: Mapping[str, Tensor]) -> None:
-    """Let an answer that is lost with its device before it is read be computed again by ``run``."""
+def make_recomputable(run: Run, model: Movable, inputs: Mapping[str, Any], answer: Mapping[str, Tensor]) -> None:
+    """Have ``run`` compute an answer again that is lost with its device before it is read."""
     if [value for value in inputs.values() if isinstance(value, Tensor)]:  # what they show may be lost as well
         return
     kept = {name: np.array(value) for name, value in inputs.items()}  # the caller may change its arrays

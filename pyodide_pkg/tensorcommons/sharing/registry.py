@@ -47,15 +47,15 @@ class Entry:
         return min(next(iter(self.names.values()), {self.storage.identity})).removeprefix(REGISTERED)
 
     def hold(self, model: str, name: str) -> bool:
-        """Have ``model`` hold the entry under ``name``. False if it did so already."""
+        """Add a hold of ``model`` under ``name``. Return False if it existed already."""
         names = self.names.setdefault(model, set())
         new = name not in names
         names.add(name)
         self.storage.notify()
         return new
 
-    def let_go(self, model: str, name: str) -> bool:
-        """End one hold. False if there was none."""
+    def release(self, model: str, name: str) -> bool:
+        """End the hold of ``model`` under ``name``. Return False if there was none."""
         names = self.names.get(model, set())
         if name not in names:
             return False

@@ -71,7 +71,7 @@ class Residency(Budget):
         found = {device.budget for device in devices if isinstance(device.budget, Residency)}
         if any(set(budget.devices) != set(devices) for budget in found):
             raise TensorCommonsError(
-                "another manager has some of these devices and not the others: give it all of them"
+                "another manager uses some of these devices and not the others: pass the same devices to both managers"
             )
         budget = found.pop() if found else cls(devices)
         assert isinstance(budget, Residency)

@@ -236,7 +236,7 @@ class SharedTensor(Shown):
         fresh.register(self.name)
         for model, names in list(entry.names.items()):
             for key in self._keys & names:
-                entry.let_go(model, key)
+                entry.release(model, key)
                 fresh.hold(model, key)
         entry.unregister(self.name)
         if self.name in entry.pins:
