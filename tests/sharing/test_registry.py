@@ -83,7 +83,7 @@ def test_clearing_ends_holds_pins_and_origins(registry: Registry, cpu: Any, inte
     one.hold("a", "x")
     two.register("t")
     two.pin("t")
-    registry.remember(cpu, "file:0-12", one.storage.identity)
+    registry.record_origin(cpu, "file:0-12", one.storage.identity)
     assert registry.at_origin(cpu, "file:0-12") == one
     registry.clear()
     assert len(registry) == 0 and cpu.total == 0 and not two.pins

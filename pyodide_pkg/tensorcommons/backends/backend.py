@@ -29,8 +29,8 @@ from .facts import Facts
 E = TypeVar("E", bound=Executable)
 
 
-def _unheard(done: int, total: int) -> None:
-    """Ignore the report."""
+def _ignore(done: int, total: int) -> None:
+    """No-op callback."""
 
 
 def _has_room(hidden: int, reserved: int) -> None:
@@ -56,9 +56,7 @@ class Backend(ABC, Generic[E]):
     keeps_kernels = False  # whether the kernels of a discarded program are kept for later ones
     takes_graphs = False  # whether :meth:`compile` is given a Computation instead of a Plan
     graph_nodes = 2**62  # most nodes of one program: more are run in parts
-    on_build: Callable[[int, int], None] = staticmethod(
-        _unheard
-    )  # told how many graphs or pipelines of how many are made
+    on_build: Callable[[int, int], None] = staticmethod(_ignore)  # called with (done, total) graphs or pipelines
 
     # called before a program is built, with what it takes beside its counted bytes: others are forgotten for it
     make_way: Callable[[int, int], None] = staticmethod(_has_room)

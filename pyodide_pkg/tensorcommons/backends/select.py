@@ -230,11 +230,11 @@ class Devices:
         check_listener("on_build", call)
         for device in self.opened:
 
-            def tell(done: int, total: int, kind: str = device.kind) -> None:
+            def report(done: int, total: int, kind: str = device.kind) -> None:
                 if call is not None:
                     call({"status": "build", "device": kind, "done": done, "total": total})
 
-            device.backend.on_build = tell
+            device.backend.on_build = report
 
     async def try_lending(self, seconds: float = OPEN_SECONDS) -> None:
         """Find out whether WebNN can lend WebGPU its tensors; ``webnn.not_lent`` says why if it cannot."""

@@ -71,7 +71,7 @@ _began = _worked = 0.0  # times of the first and the last step since then
 _waits = True  # False within run_now()
 
 
-async def breathe() -> None:
+async def yield_to_loop() -> None:
     """Give the event loop a turn, so that messages and a cancel arrive, if the last one was SLICE or longer ago.
 
     Call it in each pass of a loop that may take long. In a browser ``asyncio.sleep(0)`` is not enough: Pyodide's turns

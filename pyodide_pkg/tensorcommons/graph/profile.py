@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from ..backends.base import Executable, Timing
 from ..backends.device import Device, Speed
-from ..bridge.runtime import breathe
+from ..bridge.runtime import yield_to_loop
 from ..errors import TensorCommonsError
 from .plan import Planned
 from .profile_table import ProfileRow, row_of, table_of
@@ -135,7 +135,7 @@ class Profile:
         device, commands = run.device, []
         for command in device.backend.commands(run.planned.plan):
             commands.append(command)
-            await breathe()
+            await yield_to_loop()
         keys = dict.fromkeys(command.key for command in commands if (device, command.key) not in self._timings)
         numbers = {key: number for number, key in enumerate(keys)}
         try:

@@ -17,7 +17,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from ..bridge.byte_buffer import CHUNK, ByteBuffer
 from ..bridge.digest import digests_of, identity_of
-from ..bridge.runtime import breathe
+from ..bridge.runtime import yield_to_loop
 from .entries import Entries, Read, blob_name, place_name, record_name
 from .eviction import leaving
 from .records import AT_ONCE, Piece, Record, as_lines, pack_of
@@ -129,7 +129,7 @@ class Cache:
             piece = Piece(start, start + len(part), identity_of(part))
             if not await self.keep(record, [piece], bytes(part)):
                 return False
-            await breathe()
+            await yield_to_loop()
         return await self.save(record)
 
     async def put(self, identity: str, data: bytes | bytearray | ByteBuffer) -> bool:

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from ..bridge.byte_buffer import ByteBuffer, Data
 from ..bridge.digest import divided, identity_of, joined
-from ..bridge.runtime import breathe
+from ..bridge.runtime import yield_to_loop
 from .records import Piece, Record
 from .stores import Store
 
@@ -131,7 +131,7 @@ class Entries:
             return None
         for line in lines:
             record.learn(line)
-            await breathe()
+            await yield_to_loop()
         return record
 
     async def write(self, name: str, data: Data, *, appends: bool = False) -> int:

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer
 from ..bridge.digest import digests_beside, divided, identity_of, joined
-from ..bridge.runtime import breathe
+from ..bridge.runtime import yield_to_loop
 from ..errors import DownloadError, InvalidWeights, quoted
 from .cached import CachedSource
 from .entries import Reads
@@ -207,12 +207,12 @@ class WeightsFile:
         known = [piece for chunk in run if (piece := self._recorded(chunk)) is not None]
         if len(known) == len(run):
             self._pieces.update(((piece.start, piece.stop), piece) for piece in known)
-            await breathe()
+            await yield_to_loop()
             return await self._known_pieces(known)
         arrived: list[asyncio.Future[Reads]] = []
         try:
             async with self._turn, aclosing(self._receive(run)) as receiving:  # in the order of the calls
-                await breathe()
+                await yield_to_loop()
                 async for chunks, data in receiving:
                     hashed = asyncio.ensure_future(digests_beside(data, [chunk.nbytes for chunk in chunks]))
                     self._came.append(([(chunk.start, chunk.stop) for chunk in chunks], hashed))

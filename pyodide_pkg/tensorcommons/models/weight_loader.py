@@ -22,7 +22,7 @@ from ..backends.base import BlockSpec, Spec
 from ..backends.device import Device
 from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
-from ..bridge.runtime import Slices, breathe
+from ..bridge.runtime import Slices, yield_to_loop
 from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
 from ..formats import BLOCKS, Packer
 from ..graph.needs import Need
@@ -128,7 +128,7 @@ class WeightLoader:
         known = []
         for shard in self.shards:
             for entry in shard.entries:
-                await breathe()
+                await yield_to_loop()
                 conversion = self._conversion(shard, entry)
                 if (one := known_entry(self.manager, self.device, shard.weights, conversion)) is not None:
                     known.append(one)
@@ -163,7 +163,7 @@ class WeightLoader:
         self.report.offline |= isinstance(source, CachedSource) and source.offline
         missing = []
         for entry in shard.entries:  # hold these first, so that they are not evicted while the others are read
-            await breathe()
+            await yield_to_loop()
             held = known_entry(self.manager, self.device, weights, self._conversion(shard, entry))
             if held is None:
                 missing.append(entry)
@@ -218,7 +218,9 @@ class WeightLoader:
                     with block:
                         if block.nbytes > PIECE:
                             await self.device.backend.caught_up()
-                        await breathe()  # not after the look-up, or two concurrent loads would upload one tensor twice
+                        await (
+                            yield_to_loop()
+                        )  # not after the look-up, or two concurrent loads would upload one tensor twice
                         digests += bytes(stored[seen:]) if conversion.is_none else await digests_beside(block)
                         seen = len(stored)
                         is_known = offset + block.nbytes == spec.nbytes and registry.find(
@@ -271,9 +273,9 @@ class WeightLoader:
         held.hold(self.model, shard.wanted[entry.name])
         address = conversion.address(weights.version)
         if address is not None:
-            registry.remember(self.device, address, content)
+            registry.record_origin(self.device, address, content)
         if content != identity:
-            registry.remember(self.device, conversion.origin(identity), content)
+            registry.record_origin(self.device, conversion.origin(identity), content)
 
     def _may_be_shared(self, spec: Spec) -> bool:
         """Return whether the device has a tensor of this shape and dtype, which may turn out to have equal content."""
@@ -374,7 +376,7 @@ class Conversion:
             async for raw in chunks:
                 with raw:
                     for _, piece in raw.pieces():
-                        await breathe()
+                        await yield_to_loop()
                         array = as_array(replace(self.entry, shape=(len(piece) // before,)), piece)
                         yield self._bytes_of(array, packer)
         if packer is not None:

@@ -79,13 +79,13 @@ class Loads:
     async def _load(
         self, source: str | Mapping[str, bytes], users: Mapping[Hashable, Progress | None], options: Mapping[str, Any]
     ) -> Model:
-        def tell(event: dict[str, Any]) -> None:
+        def report(event: dict[str, Any]) -> None:
             for progress in list(users.values()):
                 if progress is not None:
                     progress(event)
 
         async with self._turn:
-            return await from_pretrained(source, manager=self._manager, progress_callback=tell, **options)
+            return await from_pretrained(source, manager=self._manager, progress_callback=report, **options)
 
     def _ended(self, key: Hashable, work: asyncio.Task[Model]) -> None:
         failed = work.cancelled() or work.exception() is not None

@@ -61,12 +61,12 @@ class Granted(ABC):
         whole.entry.storage.touch()
         new = self.hold(model)
         if new:
-            whole.tell()
+            whole.notify()
         return new
 
     def release(self, model: str) -> bool:
         """End the hold of ``model``. Return False if the model did not hold it."""
         ended = not self.whole.is_freed and bool(self.whole.entry.release(model, self.key))
         if ended:
-            self.whole.tell()
+            self.whole.notify()
         return ended

@@ -154,14 +154,14 @@ class TensorSharingManager(Accounts):
         self.release_model_tensors(name)
         self._loading.discard(name)
 
-    async def move(self, model: Movable, decision: Decision, tell: Progress = lambda done, total: None) -> None:
+    async def move(self, model: Movable, decision: Decision, on_progress: Progress = lambda done, total: None) -> None:
         """Move a loaded model's weights, and its runs from now on, to another device; see :meth:`Model.to`."""
         async with self._moving:
             target = decision.device
             if target not in self.devices.opened:
                 raise DeviceUnavailable(target.kind, "it is not one of the manager's devices")
             self._check_loaded(model)
-            arrived = await bring(self.registry, self.residency, model, target, tell)
+            arrived = await bring(self.registry, self.residency, model, target, on_progress)
             self._check_loaded(model)
             source = self.models[model.name]
             self.models[model.name] = target
@@ -282,7 +282,7 @@ class TensorSharingManager(Accounts):
 
     async def finishing(self, models: Sequence[Movable], work: Callable[[], Awaitable[T]]) -> tuple[T, str]:
         """Do ``work`` with ``models``, which move off a device that is gone. Return the result and what happened."""
-        told = []
+        notes = []
 
         async def where_they_are() -> T:
             while True:
@@ -303,15 +303,15 @@ class TensorSharingManager(Accounts):
             why = f"{lost.kind} was lost ({lost.loss or 'no reason given'}) and did not come back ({lost.gone})"
             for model in leaving:
                 await self.move(model, Decision(target, why))
-            told.append(f"finished on {target.kind}: {why}")
+            notes.append(f"finished on {target.kind}: {why}")
             return True
 
         result = await surviving(where_they_are, lambda: {model.device for model in models}, move_on)
         for device in self.devices.opened:
             if device.losses != self._losses[device]:
                 self._losses[device] = device.losses
-                told.append(f"{device.kind} was lost ({device.loss or 'no reason given'}) and opened again")
-        return result, "; ".join(told)
+                notes.append(f"{device.kind} was lost ({device.loss or 'no reason given'}) and opened again")
+        return result, "; ".join(notes)
 
     async def compile_together(
         self,

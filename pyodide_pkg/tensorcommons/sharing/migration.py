@@ -34,11 +34,11 @@ Run: TypeAlias = Callable[..., Awaitable[list[dict[str, Tensor]]]]
 
 
 async def bring(
-    registry: Registry, residency: Residency, moving: Movable, target: Device, tell: Progress
+    registry: Registry, residency: Residency, moving: Movable, target: Device, on_progress: Progress
 ) -> dict[Storage, Entry]:
     """Have ``moving`` hold on ``target`` what it holds elsewhere. Return what took the place of each storage.
 
-    Tensors that were registered by name stay. ``tell(done, total)`` is called with the bytes; those that are on
+    Tensors that were registered by name stay. ``on_progress(done, total)`` is called with the bytes; those that are on
     ``target`` already are done at once.
 
     Raises:
@@ -55,7 +55,7 @@ async def bring(
     arriving = f"{model} (moving to {target.kind})"
     arrived: dict[Storage, Entry] = {}
     done = 0
-    tell(done, total)
+    on_progress(done, total)
     try:
         for entry, names in leaving.items():
             fresh = registry.find(target, entry.storage.identity)
@@ -65,12 +65,12 @@ async def bring(
             for name in names:
                 fresh.hold(arriving, name)
             done += entry.storage.nbytes
-            tell(done, total)
+            on_progress(done, total)
         await target.backend.check([fresh.storage.handle for fresh in arrived.values()])
         if moving.is_unloaded or _weights(registry, model, target) != leaving:  # another may have its name by now
             raise TensorReleased
         for source in {entry.storage.device for entry in leaving}:  # no wait from here on
-            registry.remember_on(target, source)
+            registry.copy_origins(target, source)
         for entry, names in leaving.items():
             for name in names:
                 arrived[entry.storage].hold(model, name)

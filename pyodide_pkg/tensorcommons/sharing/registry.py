@@ -115,12 +115,12 @@ class Registry:
         """Return the entry read from ``origin`` (a file's address and byte range), if it is still on ``device``."""
         return self.find(device, self._origins.get((id(device), origin), ""))
 
-    def remember(self, device: Device, origin: str, identity: str) -> None:
-        """Note what ``origin`` holds, so that it need not be read again."""
+    def record_origin(self, device: Device, origin: str, identity: str) -> None:
+        """Record the content of ``origin``, so that it need not be read again."""
         self._origins[id(device), origin] = identity
 
-    def remember_on(self, device: Device, other: Device) -> None:
-        """Note for ``device`` what is known of the origins of what is on ``other``."""
+    def copy_origins(self, device: Device, other: Device) -> None:
+        """Record for ``device`` the origins of what is on ``other``."""
         known = {origin: identity for (place, origin), identity in self._origins.items() if place == id(other)}
         self._origins.update({(id(device), origin): identity for origin, identity in known.items()})
 

@@ -244,7 +244,7 @@ class SharedTensor(Shown):
             fresh.pin(self.name)
         return entry
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Report a change to the manager's subscribers, where there is a manager."""
         manager = self._manager()
         if manager is not None:
@@ -269,7 +269,7 @@ class SharedTensor(Shown):
     def unpin(self) -> None:
         """Undo :meth:`pin`. Does nothing if it is not pinned."""
         self.entry.unpin(self.name)
-        self.tell()
+        self.notify()
 
     def can_be_freed(self) -> bool:
         """Return True if it has no holder, no held view and no pin, and no consumer is still to come.

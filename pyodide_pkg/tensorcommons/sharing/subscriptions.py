@@ -30,7 +30,7 @@ class Subscriptions:
         """End every subscription."""
         self._subscribers.clear()
 
-    def tell(self, report: Callable[[], MemoryReport]) -> None:
+    def notify(self, report: Callable[[], MemoryReport]) -> None:
         """Call all callbacks. A change made by one is reported when all were called for the one before."""
         self._untold = True
         if self._telling or not self._subscribers:

@@ -347,7 +347,7 @@ class SharedTensors(ABC):
 
     def changed(self) -> None:
         """Call the subscribers. Called after a change is complete, never in the middle of one."""
-        self._news.tell(self.report)
+        self._news.notify(self.report)
 
 
 def _models(names: Sequence[str]) -> list[str]:
