@@ -132,7 +132,7 @@ class Stream:
             await asyncio.shield(self._ends[index])
 
     def ran(self, index: int) -> None:
-        """Part ``index`` is queued: of its weights, those that are not needed soon leave before all others."""
+        """Note that part ``index`` is queued: of its weights, those that are not needed soon are evicted first."""
         self._ends.append(asyncio.ensure_future(self._device.backend.wait()))
         soon = self._reads[index + 1] if index + 1 < len(self._reads) else ()
         for storage in self._reads[index]:

@@ -47,7 +47,7 @@ class Page:
     calls: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     pipelines: dict[int, Pipeline] = field(default_factory=dict)
     running: dict[int, list[int]] = field(default_factory=dict)  # the pipelines of each call
-    hears: bool = False
+    gets_reports: bool = False
 
 
 class Runtime:
@@ -149,10 +149,10 @@ class Runtime:
 
     def _report(self) -> None:
         self._due = False
-        hearing = [page.name for page in self._pages.values() if page.hears]
-        if hearing and not self.manager.is_closed:
+        receivers = [page.name for page in self._pages.values() if page.gets_reports]
+        if receivers and not self.manager.is_closed:
             text, _ = pack({"report": self.report()})
-            for name in hearing:
+            for name in receivers:
                 self._post(name, text, [])
 
     def report(self) -> dict[str, Any]:
@@ -176,8 +176,8 @@ class Runtime:
         why = "you chose it" if decision.why == "it is pinned" else decision.why
         return {"chosen": decision.device.kind, "why": why, "kinds": kinds, "models": models}
 
-    async def _hear(self, page: Page, *, on: bool) -> dict[str, Any]:
-        page.hears = on
+    async def _reports(self, page: Page, *, on: bool) -> dict[str, Any]:
+        page.gets_reports = on
         return self.report()
 
     # --- pipelines ---
@@ -265,7 +265,7 @@ class Runtime:
 
 OPERATIONS: dict[str, Callable[..., Awaitable[Any]]] = {
     "report": Runtime._now,
-    "reports": Runtime._hear,
+    "reports": Runtime._reports,
     "pipeline": Runtime._pipeline,
     "run": Runtime._run,
     "run together": Runtime._run_together,

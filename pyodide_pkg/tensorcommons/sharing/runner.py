@@ -53,9 +53,10 @@ class PreparedRun:
 
 
 class Runner:
-    """Compiles what models ask for together, once; ``account`` gets the figures of the runs.
+    """Compile and run the requests of models as one graph; ``account`` gets the figures of the runs.
 
-    What a run computes on the way to its outputs is kept for later runs where the graphs of loaded models part.
+    Programs are kept for the next run of equal requests, and values for later runs where the graphs of loaded models
+    part.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Runner:
         self._activations.sweep()
 
     async def run(self, device: Device, requests: Callable[[], Sequence[Request]]) -> list[dict[str, Tensor]]:
-        """Run the requests, all of models on ``device``, as one graph, and give their answers."""
+        """Run the requests, all of models on ``device``, as one graph, and return their answers."""
         asked, arguments, prepared = await self._asked(device, requests)
         keys = arguments.keys_of(prepared.cuts) if prepared.cuts else {}
         found: dict[ReusePoint, Tensor] = {}  # as tensors, so that none of them leaves while it is needed
