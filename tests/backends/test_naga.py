@@ -107,6 +107,12 @@ class Composing(CpuBackend):
     def steps_cost(self) -> bool:  # type: ignore[override]
         return self.own.steps_cost
 
+    def joins_products(self, x: Spec, *, normed: bool = False) -> bool:
+        return self.own.joins_products(x, normed=normed)
+
+    def rotates(self, operands: Sequence[Spec]) -> bool:
+        return self.own.rotates(operands)
+
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         return self.own.parts_of_depth(rows, depth, columns)
 

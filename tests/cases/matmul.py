@@ -14,6 +14,8 @@ from tests.cases.support import INF, NAN, agree, combinations, compiles_slowly, 
 
 SIZES = [(1, 1, 1), (1, 8, 1), (5, 7, 3), (17, 12, 65), (16, 4, 16), (33, 36, 50), (3, 0, 2), (0, 4, 2), (2, 4, 0)]
 
+FEW = [(1, 4, 8), (1, 1, 8), (1, 5, 64), (3, 130, 72), (8, 33, 576), (2, 9, 2048)]  # rows, columns, depth
+
 
 def _linear(x: Any, w: Any, b: Any = 0) -> Any:
     return x @ w.T + b
@@ -85,6 +87,26 @@ async def _linear_activations(device: Device, depth: int) -> None:
             return f(y) + y
 
         await agree(device, used_twice, lambda x, w, r=reference: r(_linear(x, w)) + _linear(x, w), x, w)
+
+
+async def linear_of_few_rows(device: Device) -> None:
+    """A row has the same bits alone and beside others; odd numbers of columns, and depths that lanes share unevenly."""
+    for (rows, columns, depth), half in combinations(
+        device, FEW[2:5] if compiles_slowly(device) else FEW, (False, True)
+    ):
+        x, w, b = numbers(rows, depth), numbers(columns, depth, seed=1), numbers(columns, seed=2)
+        r = numbers(rows, columns, seed=3)
+        w = w.astype(np.float16) if half else w
+        await agree(device, lambda x, w, b: tc.relu(tc.linear(x, w, b)), lambda x, w, b: np.maximum(_linear(x, w, b), 0), x, w, b)  # fmt: skip # noqa: E501
+        await agree(device, lambda x, w, r: tc.linear(x, w) + r, lambda x, w, r: x @ w.T + r, x, w, r)
+        turned = np.ascontiguousarray(w.T)
+        await agree(device, lambda x, w, b: tc.nn.functional.gelu(tc.linear(x, tc.permute_dims(w, (1, 0)), b)), lambda x, w, b: REFERENCES["gelu"](x @ w + b), x, turned, b)  # fmt: skip # noqa: E501
+        await agree(device, lambda x, w, g, b: tc.linear(tc.layer_norm(x, g, g * 2), tc.permute_dims(w, (1, 0)), b), lambda x, w, g, b: ((x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * g + 2 * g) @ w + b, x, turned, numbers(depth, seed=5), b)  # fmt: skip # noqa: E501
+        given, weight = on(device, x, w)
+        together = await tc.linear(given, weight).read()
+        alone = await tc.linear(given[rows - 1 :], weight).read()
+        if device.kind == "webgpu":
+            np.testing.assert_array_equal(alone, together[rows - 1 :])
 
 
 async def linear_through_views(device: Device) -> None:
@@ -213,6 +235,29 @@ async def wrong_shapes_are_refused(device: Device) -> None:
     refused(device, ShapeMismatch, lambda: tc.matmul(x, x[0, 0]))
     refused(device, UnsupportedDtype, lambda: tc.linear(x, whole))
     refused(device, UnsupportedDtype, lambda: whole @ whole)
+
+
+async def products_of_a_norm_and_gated_ones(device: Device) -> None:
+    """The steps of a decoder's layer: hardware joins what belongs together, with the bits that it has apart."""
+    for rows, depth in ((3, 72),) if compiles_slowly(device) else ((1, 64), (3, 576), (8, 72)):
+        x, g = numbers(rows, depth), numbers(depth, seed=1)
+        weights = [numbers(columns, depth, seed=2) for columns in (130, 64, 64, 96, 96)]
+        given = on(device, x, g, *weights)
+
+        def layer(x: Any, g: Any, q: Any, k: Any, v: Any, a: Any, b: Any) -> Any:
+            n, m = tc.rms_norm(x, g), tc.rms_norm(x, g * 2)
+            gated = tc.nn.functional.silu(tc.linear(m, a)) * tc.linear(m, b)
+            return tc.concat([tc.linear(n, q), tc.linear(n, k), tc.linear(n, v), gated], axis=1)
+
+        got = await layer(*given).read()
+        x64, g64, q, k, v, a, b = (np.asarray(each, np.float64) for each in (x, g, *weights))
+        n = x64 / np.sqrt((x64 * x64).mean(-1, keepdims=True) + 1e-6) * g64
+        gate = 2 * n @ a.T
+        near(got, np.concatenate([n @ q.T, n @ k.T, n @ v.T, gate / (1 + np.exp(-gate)) * (2 * n @ b.T)], axis=1))
+        if device.kind == "webgpu":
+            n = await tc.rms_norm(*given[:2]).realize()
+            apart = np.concatenate([await tc.linear(n, w).read() for w in given[2:5]], axis=1)
+            np.testing.assert_array_equal(got[:, : apart.shape[1]], apart)
 
 
 async def products_of_one_value_are_one_step(device: Device) -> None:

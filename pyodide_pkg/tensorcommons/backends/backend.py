@@ -48,6 +48,7 @@ class Backend(ABC, Generic[E]):
     features: Sequence[str] = ()  # what it has beside that, in words
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand
     memory = 2**62  # bytes that values can take together, where that is known
+    chains_runs = False  # whether run_chain() exists
     steps_cost = False  # whether a step costs more than what little it computes, so that few are better
     keeps_spares = False  # whether runs can write their outputs to buffers of earlier ones: see :meth:`spare`
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`
@@ -87,6 +88,14 @@ class Backend(ABC, Generic[E]):
         Parts but the last are of whole words of 4 bytes.
         """
         self.write(handle, offset, data)
+
+    def joins_products(self, x: Spec, *, normed: bool = False) -> bool:
+        """Return whether a step can compute several products of ``x``, of few rows, or of its RMS norm."""
+        return False
+
+    def rotates(self, operands: Sequence[Spec]) -> bool:
+        """Return whether attention, or an append to its cache, of these ``operands`` can rotate what it is given."""
+        return False
 
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         """Return in how many parts a product of (rows, depth) by (depth, columns) is fastest if sums are free."""
@@ -170,6 +179,22 @@ class Backend(ABC, Generic[E]):
         ``arena``, ``leaves`` and ``outputs`` are handles, the last of them one after another. Returns once everything
         is queued. Cancelling it stops the rest of a run that is queued in parts; the outputs do not exist then.
         """
+
+    async def run_chain(
+        self,
+        executable: E,
+        arena: int,
+        hosts: memoryview,
+        leaves: Sequence[int],
+        outputs: Sequence[int],
+        chain: tuple[int, int, int],
+    ) -> None:
+        """Queue several runs at once, where ``chains_runs``.
+
+        ``chain`` is the number of runs, and the numbers of an output and of the leaf as which each run but the first
+        reads it. ``hosts`` has what each run writes first. The last of ``outputs`` gets that output of every run.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def commands(self, plan: Any) -> Iterator[Command]:

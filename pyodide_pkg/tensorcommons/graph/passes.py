@@ -14,6 +14,8 @@ from .embedding_norm import fuse_embedding_norms
 from .graph import Graph
 from .horizontal_fusion import join_products
 from .plan import Planned, make_plan
+from .rotary_fusion import fuse_rotary
+from .row_products import join_row_products
 
 
 @sliced
@@ -31,6 +33,6 @@ def planned_steps(backend: Backend[Any], fused: Graph) -> Slices[Planned[Plan]]:
     graph = chain_elementwise(graph, backend)
     yield
     if backend.steps_cost:
-        graph = join_products(graph)
+        graph = join_products(join_row_products(fuse_rotary(graph, backend), backend))
     yield
     return make_plan(graph, backend)

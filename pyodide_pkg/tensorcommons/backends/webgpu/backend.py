@@ -15,12 +15,12 @@ from ...bridge.byte_buffer import ByteBuffer, Data
 from ...bridge.runtime import Slices, in_slices
 from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
-from ...shapes import Layout
+from ...shapes import Layout, size_of
 from ..backend import Backend, DeviceKind
 from ..base import TIMED, Command, Executable, Op, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from ..facts import Facts, Rates
 from .cutting import TooLarge, lowered
-from .kernels import KERNELS, Adapter
+from .kernels import KERNELS, Adapter, few_queries, few_rows
 from .kernels.common import ENDLESS, LOOPS, require_shader_types
 from .kernels.matmul import parts_of_depth
 from .kernels.probe import PROBES, probes
@@ -123,6 +123,16 @@ class WebGPUBackend(Backend[Replay]):
     @property
     def steps_cost(self) -> bool:  # type: ignore[override]
         return not self.adapter.fallback
+
+    def joins_products(self, x: Spec, *, normed: bool = False) -> bool:
+        rows, staged = size_of(x.shape[:-1]), size_of(x.shape) * 4 if normed else 0
+        fits = few_rows.fits(rows, x.shape[-1]) and few_rows.bytes_of(rows) + staged <= self.adapter.storage
+        return not self.adapter.fallback and fits
+
+    def rotates(self, operands: Sequence[Spec]) -> bool:
+        first, second = operands[:2]
+        few = min(first.shape[2], second.shape[2]) <= few_queries.MOST and all(map(self.binds_whole, operands))
+        return not self.adapter.fallback and few and all(each.shape[3] % 4 == 0 for each in operands[:2])
 
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         return 1 if self.adapter.fallback else parts_of_depth(rows, depth, columns)
@@ -343,6 +353,22 @@ class WebGPUBackend(Backend[Replay]):
             raise
         finally:
             del running  # the traceback of its failure has this frame: a cycle that would keep what the callers hold
+
+    @property
+    def chains_runs(self) -> bool:  # type: ignore[override]
+        return not self.is_software
+
+    async def run_chain(
+        self,
+        executable: Replay,
+        arena: int,
+        hosts: memoryview,
+        leaves: Sequence[int],
+        outputs: Sequence[int],
+        chain: tuple[int, int, int],
+    ) -> None:
+        executable.bound.clear()
+        self.bridge.run_chain(executable.id, arena, hosts, outputs[0], leaves, chain)
 
     def discard(self, executable: Replay) -> None:
         self.bridge.discard(executable.id)

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from . import (
+    append,
     attention,
     convolution,
     elementwise,
+    few_queries,
+    few_rows,
     indexing,
     layout,
     matmul,
@@ -24,7 +27,7 @@ from .common import Adapter, Kernel
 KERNELS: dict[str, Kernel] = {
     kernel.op: kernel
     for module in (
-        *(elementwise, layout, matmul, reduction, normalization, attention),
+        *(elementwise, layout, matmul, few_rows, reduction, normalization, attention, few_queries, append),
         *(indexing, sorting, convolution, pooling, resize, rotary),
     )
     for kernel in module.KERNELS

@@ -79,6 +79,12 @@ class Kernel:
     moved: Callable[[Step, int, int], Attributes] = lambda step, axis, first: step.attrs  # of a part, by axis and start
 
 
+def is_aligned(operand: Operand) -> bool:
+    """Return whether each row of an operand of four axes begins, and ends, with a whole vector of 4."""
+    layout = operand.layout
+    return operand.shape[3] % 4 == 0 and all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset))
+
+
 def is_leading(step: Step, axis: int) -> bool:
     """Return whether a range of ``axis`` of a dense result is one range of its bytes."""
     return all(size == 1 for size in step.output.shape[:axis])

@@ -18,10 +18,11 @@ from ...base import Attributes, Operand, Step
 from ..accessors import Access, Buffer
 from ..packing import words_of_quants
 from ..shader import Dispatch, source
-from . import subgroup_gemm, tiles
+from . import few_rows, subgroup_gemm, tiles
 from .blocks import BLOCKS, COLUMNS
 from .common import Adapter, Kernel, is_leading, merge_axes, rows_and_columns, spread
 from .elementwise import aligned
+from .few_rows import FewRows
 
 ACTIVATIONS = (None, "relu", "gelu", "tanh", "sigmoid", "gelu_tanh")  # by the numbers of `activate` in activation.wgsl
 
@@ -126,7 +127,18 @@ class Product:
         """The product on ``adapter``."""
         if self.output.layout.size == 0:
             return []
+        if self._has_few_rows(adapter):
+            return [self._few_rows.dispatch(adapter)]
         return [self.dispatch(self.tile(adapter), adapter)]
+
+    def _has_few_rows(self, adapter: Adapter) -> bool:
+        product = self.whole or self
+        return not (product.batch or product.packing) and few_rows.suits(product.a, product.b, product.output, adapter)
+
+    @property
+    def _few_rows(self) -> FewRows:
+        weight = Operand(self.b.place, self.b.layout.permute((1, 0)), self.b.dtype)
+        return FewRows(self.a, [weight], [self.bias], self.residual, self.output, ACTIVATIONS[self.activation])
 
     def dispatch(
         self, tile: Tile, adapter: Adapter, weights: Sequence[Operand] = (), biases: Sequence[Operand | None] = ()

@@ -6,10 +6,26 @@ import math
 import struct
 
 from ....shapes import Layout
-from ...base import Step
+from ...base import Attributes, Step
 from ..accessors import Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, is_leading, merge_axes, offsets, spread, vectors
+
+# The element d of a row, as rotary_embedding.wgsl rotates it.
+ROTATE = """if (d >= 2u * p.half) {{ return value; }}
+  let position = {place};
+  if (position < 0 || position >= p.table_rows) {{ return p.nan; }}
+  {pair}
+  let row = u32(position) * p.half + k;
+  let turned = {load} * load_sin(row);
+  return value * load_cos(row) + select(-turned, turned, second);"""
+HALVES = "let k = d % p.half; let second = d >= p.half; let other = select(d + p.half, k, second);"
+INTERLEAVED = "let k = d / 2u; let second = d % 2u == 1u; let other = d ^ 1u;"
+
+
+def rotation(attrs: Attributes, load: str, place: str) -> str:
+    """Compose what rotates an element, from what loads the other element of its pair, and its position."""
+    return ROTATE.format(load=load, place=place, pair=INTERLEAVED if attrs["interleaved"] else HALVES)
 
 
 def _rotary(step: Step, adapter: Adapter) -> list[Dispatch]:
