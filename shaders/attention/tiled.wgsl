@@ -22,6 +22,7 @@ const share = 4u * wide; // keys of 64 in the sums of one lane
 var<workgroup> q_slice: array<array<vec4<f32>, 17>, 8>; // [query / 4][dimension]
 var<workgroup> k_slice: array<array<vec4<f32>, 17>, 32>; // [key / 4][dimension]; [query / 4 * 4 + key / 16][key % 16]
 var<workgroup> partial: array<vec4<f32>, 16u * 8u>; // [key / 4][query / 4]
+$skip_memory
 
 fn outer_product(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
   return mat4x4<f32>(b * a.x, b * a.y, b * a.z, b * a.w);
@@ -54,7 +55,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   var largest = vec4<f32>(lowest);
   var total = vec4<f32>();
   var sums = mat4x4<f32>();
+  var is_first = true;
   for (var j = 0u; j < end; j += 64u) {
+    $skip
     var scores = mat4x4<f32>();
     for (var d = 0u; d < p.head_dim; d += depth) {
       workgroupBarrier();
@@ -66,7 +69,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
           let block = transpose(four_keys(key_start + keys * p.k.z, d + near * 4u));
           let to = &k_slice[i - 8u];
           for (var n = 0u; n < 4u; n++) { (*to)[place_of(near * 4u + n)] = block[n]; }
-        } else if (j == 0u || p.head_dim > depth) {
+        } else if (is_first || p.head_dim > depth) {
           let queries = four_rows(tile + i * 4u, p.queries);
           let block = transpose(four_queries(query_start + queries * p.q.z, d + near * 4u));
           let to = &q_slice[i];
@@ -78,6 +81,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
       let k_own = &k_slice[x];
       for (var i = 0u; i < depth; i++) { scores += outer_product((*q_own)[i], (*k_own)[i]); }
     }
+    is_first = false;
     scores = masked(scores, at, rows, j + x * 4u);
 
     partial[x * 8u + y] = vec4<f32>(

@@ -108,6 +108,17 @@ async def masks_of_bools(device: Device) -> None:
     near(nothing, np.zeros((2, 3, 5, 12)))
 
 
+async def tiles_that_a_mask_hides(device: Device) -> None:
+    """The mask of a prompt's piece in a larger cache: tiles before and after the keys that queries attend to."""
+    for size, window in ((8, 150), (32, 30)):
+        q, k, v = _qkv(1, 2, 70, 300, size)
+        own, keys = np.arange(70)[:, None] + 130, np.arange(300)
+        keep = (keys <= own) & (keys > own - window)
+        got = await attention(*on(device, q, k, v, keep)).read()
+        q, k, v = (a.astype(np.float64) for a in (q, k, v))
+        near(got, _attention(q, k, v, np.where(keep, 0, -INF)))
+
+
 def _causal(q: Any, k: Any, v: Any, mask: Any = 0) -> Any:
     earlier = np.tril(np.ones((q.shape[2], k.shape[2]), np.bool_))
     return _attention(q, k, v, np.where(earlier, mask, -INF))

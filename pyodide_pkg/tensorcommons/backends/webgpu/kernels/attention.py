@@ -1,6 +1,6 @@
 """Scaled dot-product attention in one pass over the keys: ``attention.wgsl``, and for hardware ``tiled.wgsl``.
 
-``append.wgsl`` writes new keys and values into a cache.
+A few queries on hardware take the kernel of few_queries.py.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import math
 import struct
 
 from ....shapes import Layout
-from ...base import Attributes, Operand, Step
+from ...base import Attributes, Step
 from ..accessors import Access, Buffer
 from ..shader import Dispatch, source
-from .common import Adapter, Kernel, float32, is_leading, spread
+from . import few_queries
+from .common import Adapter, Kernel, float32, is_aligned, spread
+from .few_queries import ADDED
 
 # The mask of four keys: one row for all queries, or one for each.
 MASK_ROW = """let m = vec4<u32>(p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + keys * p.mask.w);
@@ -22,6 +24,20 @@ MASK_ROWS = """for (var i = 0; i < 4; i++) {{
     let m = vec4<u32>(p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + rows[i] * p.mask.z + keys * p.mask.w);
     scores[i] += vec4<f32>({x}, {y}, {z}, {w});
   }}"""
+# Keys that the mask hides from all queries of a tile are left out, as most of a cache is for the tokens of a prompt.
+SKIP = """var any = false;
+    let these = vec4<u32>(min(vec4<u32>(j + x * 4u) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(p.keys - 1u)));
+    for (var i = 0; i < 4; i++) {
+      let row = p.mask_offset + at.x * p.mask.x + at.y * p.mask.y + rows[i] * p.mask.z;
+      let m = vec4<u32>(row + vec4<i32>(these) * p.mask.w);
+      any |= load_mask(m.x) || load_mask(m.y) || load_mask(m.z) || load_mask(m.w);
+    }
+    if (any) { atomicStore(&seen_by_some, 1u); }
+    workgroupBarrier();
+    if (lane == 0u) { is_seen = atomicExchange(&seen_by_some, 0u); }
+    if (workgroupUniformLoad(&is_seen) == 0u) { continue; }"""
+SKIP_MEMORY = """var<workgroup> seen_by_some: atomic<u32>;
+var<workgroup> is_seen: u32;"""
 AHEAD = 8  # values that tiled.wgsl has under way
 VALUE = "let v{n} = {load};"
 # A value beyond the keys may be infinite, and its weight of 0 would make it NaN.
@@ -30,12 +46,6 @@ STORE = {
     "vectors": "store4_y(row >> 2u, sums[i]);",
     "elements": "for (var j = 0u; j < 4u; j++) { if (d + j < p.value_dim) { store_y(row + j, sums[i][j]); } }",
 }
-ADDED = {"float": "load_mask(m.{0})", "bool": "select(p.minus_infinity, 0f, load_mask(m.{0}))"}
-
-
-def _is_aligned(operand: Operand) -> bool:
-    layout = operand.layout
-    return operand.shape[3] % 4 == 0 and all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset))
 
 
 def _load(name: str, aligned: bool, checked: bool) -> tuple[Access, str]:
@@ -71,6 +81,8 @@ def _covering(size: int, choices: tuple[int, ...]) -> int:
 
 def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     q, k, v, *mask = step.inputs
+    if step.output.layout.size and few_queries.suits(step, adapter):
+        return [few_queries.attention(step, (), adapter)]
     batch, heads, queries, head_dim = q.shape
     value_dim = v.shape[3]
     scale = step.attrs["scale"]
@@ -88,8 +100,14 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     params += struct.pack(
         "<i2fIiI2I", mask_layout.offset, float32(scale), -math.inf, heads, sharing, causal, value_dim, 0
     )
-    variables = {"common": source("attention/common"), "workgroup": str(adapter.workgroup), "mask": ""}
-    variables["add_values"] = _add_values(_is_aligned(v))
+    variables = {
+        "common": source("attention/common"),
+        "workgroup": str(adapter.workgroup),
+        "mask": "",
+        "skip": "",
+        "skip_memory": "",
+    }
+    variables["add_values"] = _add_values(is_aligned(v))
     variables["wide"] = str(_covering(value_dim, (16, 32, 64)) // 4)
     # Iterations of attention.wgsl over four keys, and of tiled.wgsl over 64, with the loops inside.
     each_query = 5 if mask and mask_layout.strides[2] else 0
@@ -99,13 +117,15 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
         loops = -(-k.shape[2] // 64) * (31 + -(-head_dim // 16) * 25 + each_query)
     buffers = []
     for name, operand in (("query", q), ("key", k), ("value", v)):
-        access, variables[name] = _load(name, _is_aligned(operand), not alone)
+        access, variables[name] = _load(name, is_aligned(operand), not alone)
         buffers.append(Buffer(name, operand, access))
     if mask:
         buffers.append(Buffer("mask", mask[0]))
         text = MASK_ROWS if mask_layout.strides[2] else MASK_ROW
+        if mask[0].dtype.kind == "bool" and mask_layout.strides[2]:
+            variables["skip"], variables["skip_memory"] = SKIP, SKIP_MEMORY
         variables["mask"] = text.format(**{each: ADDED[mask[0].dtype.kind].format(each) for each in "xyzw"})
-    writing: Access = "vectors" if _is_aligned(step.output) else "elements"
+    writing: Access = "vectors" if is_aligned(step.output) else "elements"
     variables["store"] = STORE[writing]
     buffers.append(Buffer("y", step.output, writing, written=True))
     shader, rows, dimensions = ("attention", 4 * adapter.workgroup, 32) if alone else ("tiled", 32, 64)
@@ -117,32 +137,6 @@ def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
 def _accepts(position: int, layout: Layout) -> bool:
     """Any mask; of query, key and value those with the head dimension contiguous."""
     return position == 3 or layout.strides[3] == 1
-
-
-def _append(step: Step, adapter: Adapter) -> list[Dispatch]:
-    """Only the new rows: the plan sees to it that ``y`` holds the cache already."""
-    _, update, position = step.inputs
-    _, heads, rows, width = update.shape
-    if update.layout.size == 0:
-        return []
-    aligned = _is_aligned(update) and update.layout.strides[3] == 1
-    lanes = 4 if aligned else 1
-    items = update.layout.size // lanes
-    layout = update.layout
-    strides = (*layout.strides[:3], layout.strides[3] * lanes)
-    params = struct.pack("<4I4i", items, heads, rows, width // lanes, step.output.shape[2], layout.offset,
-                         position.layout.offset, position.layout.strides[0]) + struct.pack("<4i", *strides)  # fmt: skip
-    access: Access = "vectors" if aligned else "elements"
-    variables = {
-        "workgroup": str(adapter.workgroup),
-        "write": "store4_y(slot, load4_update(source / 4u));" if aligned else "store_y(slot, load_update(source));",
-    }
-    buffers = (
-        Buffer("update", update, access),
-        Buffer("position", position),
-        Buffer("y", step.output, access, written=True),
-    )
-    return [Dispatch("attention/append", variables, params, buffers, spread(items, adapter.workgroup))]
 
 
 def _cut(step: Step, axis: int) -> list[int | None] | None:
@@ -161,12 +155,6 @@ def _moved(step: Step, axis: int, first: int) -> Attributes:
     return {**step.attrs, "first": before + first} if axis == 2 else step.attrs
 
 
-def _cut_cache(step: Step, axis: int) -> list[int | None] | None:
-    """Along the batch and the heads of the cache."""
-    return [axis, axis, None] if axis < 2 and is_leading(step, axis) else None
-
-
 KERNELS = [
     Kernel("scaled_dot_product_attention", _attention, _accepts, _cut, True, moved=_moved),
-    Kernel("kv_cache_append", _append, lambda position, layout: position > 0, _cut_cache),
 ]
