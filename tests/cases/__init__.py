@@ -71,6 +71,7 @@ MODELS = (
     "tasks",
     "pipelines",
     "decoders",
+    "chained",
     "options",
     "templates",
     "writing",

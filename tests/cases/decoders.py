@@ -28,12 +28,12 @@ ENCODER_DECODERS = ("tiny-t5", "tiny-t5-gated", "tiny-bart")
 TO_THE_END: dict[str, Any] = {"max_new_tokens": STEPS, "pad_token_id": 0}
 
 
-def _goldens(place: Place, name: str) -> dict[str, Any]:
+def goldens(place: Place, name: str) -> dict[str, Any]:
     with np.load(Path(place.goldens) / "decoders.npz") as arrays:
         return {key.removeprefix(f"{name}."): arrays[key] for key in arrays.files if key.startswith(f"{name}.")}
 
 
-async def _load(place: Place, name: str, manager: Any = None, **changes: Any) -> Model:
+async def load(place: Place, name: str, manager: Any = None, **changes: Any) -> Model:
     files = checkpoint(place, name, **changes)
     manager = manager or place.manager()
     return await tc.from_pretrained(files, manager=manager, device=place.device, tokenizer=False)
@@ -41,7 +41,7 @@ async def _load(place: Place, name: str, manager: Any = None, **changes: Any) ->
 
 async def _writes_as_the_reference(place: Place, name: str) -> None:
     """Generate from one prompt, a batch of three that begin at different slots, one ending early, and a penalty."""
-    model, golden = await _load(place, name), _goldens(place, name)
+    model, golden = await load(place, name), goldens(place, name)
     alone = await model.generate(golden["prompt"], **TO_THE_END)
     assert np.array_equal(alone[:, -STEPS:], golden["greedy"]), name
     if place.device.kind != "cpu" and name != "tiny-llama":  # a software adapter needs a minute for the others
@@ -58,7 +58,7 @@ async def _writes_as_the_reference(place: Place, name: str) -> None:
 
 
 async def _logits(place: Place, name: str) -> None:
-    model, golden = await _load(place, name), _goldens(place, name)
+    model, golden = await load(place, name), goldens(place, name)
     inputs = {key: golden[key] for key in ("input_ids", "attention_mask", "decoder_input_ids") if key in golden}
     logits = await (await model(**inputs, outputs=["logits"]))["logits"].read()
     mask = inputs["attention_mask"] if "decoder_input_ids" not in inputs else np.ones(logits.shape[:2])
@@ -106,7 +106,7 @@ async def logits_of_each_step(place: Place) -> None:
     """Compare the logits with a key/value cache: 64 steps on NumPy, 16 of two models elsewhere."""
     on_numpy = place.device.kind == "cpu"
     for name in (*ENCODER_DECODERS, *DECODERS) if on_numpy else ("tiny-llama", "tiny-t5"):
-        model, golden = await _load(place, name), _goldens(place, name)
+        model, golden = await load(place, name), goldens(place, name)
         count, _Recorder.seen = STEPS if on_numpy else 16, []
         with patch("tensorcommons.models.generation.Sampler", _Recorder):
             await model.generate(golden["prompt"], max_new_tokens=count, pad_token_id=0)
@@ -190,12 +190,15 @@ async def smollm2_writes_as_the_reference(place: Place) -> None:
 
 
 async def a_step_compiles_nothing(place: Place) -> None:
-    model, prompt = await _load(place, "tiny-llama"), np.arange(3, 8)[None]
+    model, prompt = await load(place, "tiny-llama"), np.arange(3, 8)[None]
     steps, seen = model.stream(prompt, max_new_tokens=STEPS), []
     async for _ in steps:
         seen.append(len(place.device.programs))
     # 5 prompt tokens and 59 new ones fill 64 slots. Two more programs follow: growing, and a step over more slots.
-    assert len(set(seen[1:59])) == 1 and set(seen[60:]) == {seen[1] + 2}, f"programs after each step: {seen}"
+    # Where several steps begin at once, these programs come up to so many tokens earlier.
+    counts = [seen[1], seen[1] + 2]
+    assert sorted(set(seen[1:])) == counts and seen[1:] == sorted(seen[1:]), f"programs after each step: {seen}"
+    assert len(set(seen[1:40])) == 1, f"programs after each step: {seen}"
     before = len(place.device.programs)
     await model.generate(prompt, max_new_tokens=STEPS)
     assert len(place.device.programs) == before, "the second text compiled a program"
@@ -206,7 +209,7 @@ async def a_step_compiles_nothing(place: Place) -> None:
 async def writing_takes_what_was_compiled_ahead(place: Place) -> None:
     """With a prompt in two pieces and a cache that grows, only the zeros of an empty cache are compiled later."""
     for name in ("tiny-llama", "tiny-t5"):
-        model = await _load(place, name, max_position_embeddings=700)
+        model = await load(place, name, max_position_embeddings=700)
         course = (((1, 270), 2), ((1, 20), 70))
         for (shape, new), greedy in itertools.product(course, (True, False)):
             options: dict[str, Any] = {"max_new_tokens": new, "pad_token_id": 0, "do_sample": not greedy}
@@ -225,7 +228,7 @@ async def writing_takes_what_was_compiled_ahead(place: Place) -> None:
 
 
 async def a_long_prompt_is_read_in_pieces(place: Place) -> None:
-    model = await _load(place, "tiny-llama", max_position_embeddings=700)
+    model = await load(place, "tiny-llama", max_position_embeddings=700)
     ids = np.random.default_rng(1).integers(3, 100, (2, 300))
     mask = np.ones_like(ids)
     mask[0, :290] = 0
@@ -238,19 +241,19 @@ async def a_long_prompt_is_read_in_pieces(place: Place) -> None:
 
 
 async def writing_ends_where_the_model_ends(place: Place) -> None:
-    model = await _load(place, "tiny-gpt2")
+    model = await load(place, "tiny-gpt2")
     ids = np.arange(195)[None] % 100
     assert (await model.generate(ids, max_new_tokens=50)).shape == (1, 200)
     await raises(ShapeMismatch, model.generate(np.zeros((1, 200), int)), "200")
     model.unload()
     for name, field in (("tiny-gpt2", "n_positions"), ("tiny-bart", "max_position_embeddings")):
-        model = await _load(place, name, **{field: 5})
+        model = await load(place, name, **{field: 5})
         assert (await model.generate(ids[:, :3], max_new_tokens=2, eos_token_id=None)).shape[1] in (3, 5)
         model.unload()
 
 
 async def cancelled_writing_leaves_nothing(place: Place) -> None:
-    model, prompt = await _load(place, "tiny-llama"), np.arange(3, 8)[None]
+    model, prompt = await load(place, "tiny-llama"), np.arange(3, 8)[None]
     await model.generate(prompt, max_new_tokens=2)
     await harness.let_go()
     before = place.device.memory()["activations"]
@@ -281,8 +284,8 @@ async def cancelled_writing_leaves_nothing(place: Place) -> None:
 
 @only("webgpu")
 async def writing_goes_on_after_a_move_and_a_loss(place: Place) -> None:
-    golden = _goldens(place, "tiny-llama")
-    model = await _load(place, "tiny-llama")
+    golden = goldens(place, "tiny-llama")
+    model = await load(place, "tiny-llama")
     tokens: list[int] = []
     async for chosen in model.stream(golden["prompt"], max_new_tokens=16):
         tokens.append(int(chosen[0]))
@@ -295,7 +298,7 @@ async def writing_goes_on_after_a_move_and_a_loss(place: Place) -> None:
 
 
 async def seeds_repeat_what_they_drew(place: Place) -> None:
-    model, prompt = await _load(place, "tiny-llama"), np.arange(3, 8)[None]
+    model, prompt = await load(place, "tiny-llama"), np.arange(3, 8)[None]
     options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": True, "temperature": 1.5, "top_k": 0}
     first, again, other = [await model.generate(prompt, seed=seed, **options) for seed in (1, 1, 2)]
     assert np.array_equal(first, again) and not np.array_equal(first, other)
@@ -306,7 +309,7 @@ async def seeds_repeat_what_they_drew(place: Place) -> None:
 
 
 async def what_cannot_be_written(place: Place) -> None:
-    model, prompt = await _load(place, "tiny-llama"), np.arange(3, 8)[None]
+    model, prompt = await load(place, "tiny-llama"), np.arange(3, 8)[None]
     before = place.device.total
     await raises(TensorCommonsError, model.generate(prompt, nonsense=1), "nonsense", "top_k")
     for wrong in (
@@ -344,9 +347,9 @@ async def what_cannot_be_written(place: Place) -> None:
 
 async def equal_decoders_share_their_weights(place: Place) -> None:
     manager = place.manager()
-    first = await _load(place, "tiny-llama", manager)
+    first = await load(place, "tiny-llama", manager)
     alone = manager.report().unique_weight_bytes
-    second = await _load(place, "tiny-llama", manager)
+    second = await load(place, "tiny-llama", manager)
     report = manager.report()
     assert report.unique_weight_bytes == alone and report.saved_bytes == alone
     prompt = np.arange(3, 8)[None]
@@ -358,10 +361,10 @@ async def equal_decoders_share_their_weights(place: Place) -> None:
 
 async def writing_beside_an_encoder_under_a_small_budget(place: Place) -> None:
     """Weights are evicted for the other model and restored between any two steps, with the same tokens."""
-    golden, ids = _goldens(place, "tiny-llama"), np.arange(8)[None]
+    golden, ids = goldens(place, "tiny-llama"), np.arange(8)[None]
 
     async def play(manager: Any) -> tuple[list[int], Any, Any]:
-        writer = await _load(place, "tiny-llama", manager)
+        writer = await load(place, "tiny-llama", manager)
         encoder = await tc.from_pretrained(f"{place.tiny}/tiny-bert", manager=manager, device=place.device)
         tokens: list[int] = []
         async for chosen in writer.stream(golden["prompt"], max_new_tokens=20):
@@ -395,7 +398,7 @@ def _sampler(options: Any, ids: Any, vocab_size: int, rows: int = 1) -> Sampler:
 
 @shows("any decoder", "scores after penalty, temperature, top-k, top-p", "decoders.npz")
 async def scores_as_the_reference_has_them(place: Place) -> None:
-    golden = _goldens(place, "sampling")
+    golden = goldens(place, "sampling")
     ids, scores = golden["ids"], golden["scores"]
     every = {"do_sample": True, "repetition_penalty": 1.3, "temperature": 0.7, "top_k": 10, "top_p": 0.8}
     for name, result in (
@@ -440,7 +443,7 @@ async def _called(function: Any, *args: Any) -> Any:
 
 
 async def no_text_ends_before_its_least_length(place: Place) -> None:
-    model, golden = await _load(place, "tiny-llama"), _goldens(place, "tiny-llama")
+    model, golden = await load(place, "tiny-llama"), goldens(place, "tiny-llama")
     options: dict[str, Any] = {"max_new_tokens": 12, "pad_token_id": 0}
     greedy = golden["greedy"][0].tolist()
     first, end = greedy[0], int(greedy[0])

@@ -39,7 +39,7 @@ export function isSoftware(adapter) {
 
 const STOPPED = Symbol("stopped");
 const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is popped first
-const PIECE = 12; // dispatches a submit: the device works on the first while the next are encoded
+const [PIECE, LARGE_PIECE] = [12, 96]; // dispatches of the first submit and of a large one: the device works on them while the next are encoded
 const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it states, which Dawn pads
 const UNFREED = 1 << 24; // bytes of destroyed buffers that may wait for the next submission
 const MOST_REPEATS = 1 << 14; // of a dispatch that is timed
@@ -625,6 +625,45 @@ class Gpu {
     }
   }
 
+  // Run a program `count` times in one call: each run but the first reads the output number `output` of the run before as
+  // its leaf `leaf`. `hosts` has what each run writes first. That output of every run is copied to one buffer, under the
+  // handle after the last output. Otherwise as runProgram, for programs of one part.
+  runChain(id, arena, first, leaves, hosts, count, output, leaf) {
+    if (this.lost) throw new Error("the device is lost");
+    this.#forget();
+    const program = this.programs.get(id);
+    const { dispatches, outputs, spares, work } = program;
+    const size = program.host.length;
+    program.leaves = ints(leaves);
+    const view = hosts.getBuffer("u8");
+    const all = first + outputs.length;
+    try {
+      const { checked } = this.#watched(work, () => {
+        outputs.forEach((bytes, i) => this.buffers.set(first + i, spares[i] ?? this.#newBuffer(bytes)));
+        spares.length = 0;
+        this.buffers.set(all, this.#newBuffer(count * outputs[output]));
+        const [from, to] = [this.buffers.get(first + output), this.buffers.get(all)];
+        for (let i = 0; i < count; i++) {
+          if (i === 1) program.leaves[leaf] = first + output;
+          if (i < 2) this.#bind(program, arena, first);
+          if (size) this.#write(this.buffers.get(arena), 0, view.data.subarray(i * size, (i + 1) * size), size);
+          this.#submit(dispatches, (encoder) => { encodeCopy(encoder, from, 0, to, i * outputs[output], outputs[output]); });
+        }
+      });
+      const { bound, leaves: { length } } = program;
+      const sources = bound.slice(1, 2 + length).flatMap((buffer) => buffer.doubt ?? []);
+      const made = [...bound.slice(2 + length), this.buffers.get(all), ...program.written.map((number) => bound[2 + number])];
+      this.#doubted(made, checked, sources, program);
+    } catch (error) {
+      program.bound = [];
+      program.proved = false;
+      for (let handle = first; handle <= all; handle++) if (this.buffers.has(handle)) this.destroyBuffer(handle);
+      throw error;
+    } finally {
+      view.release();
+    }
+  }
+
   // Whether the next run is, command by command, one that the device took before: with the very buffers of that one.
   #repeats({ uniform, leaves, outputs, bound, spares }, arena) {
     return bound[0] === uniform && bound[1] === this.buffers.get(arena)
@@ -679,17 +718,17 @@ class Gpu {
 
   // `last` may add to the last encoder, and gives what to do after its submission.
   #submit(dispatches, last) {
-    for (let first = 0; first < dispatches.length; first += PIECE) {
+    for (let first = 0, piece = PIECE; first < dispatches.length; first += piece, piece = Math.min(2 * piece, LARGE_PIECE)) {
       const encoder = this.device.createCommandEncoder();
       const pass = encoder.beginComputePass();
       let current = null;
-      for (const { pipeline, group, groups } of dispatches.slice(first, first + PIECE)) {
+      for (const { pipeline, group, groups } of dispatches.slice(first, first + piece)) {
         if (pipeline !== current) pass.setPipeline((current = pipeline));
         pass.setBindGroup(0, group);
         pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
       }
       pass.end();
-      const after = first + PIECE >= dispatches.length && last?.(encoder);
+      const after = first + piece >= dispatches.length && last?.(encoder);
       this.device.queue.submit([encoder.finish()]);
       if (after) after();
     }

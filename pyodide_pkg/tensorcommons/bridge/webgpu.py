@@ -226,6 +226,22 @@ class WebGPUBridge:
             raise self._typed(error) from error
         return None if queued is True else self._rest_of(queued)
 
+    def run_chain(
+        self,
+        program: int,
+        arena: int,
+        hosts: memoryview,
+        first: int,
+        leaves: Sequence[int],
+        chain: tuple[int, int, int],
+    ) -> None:
+        """Replay ``program`` several times: ``chain`` is how often, the output that is fed back, and its leaf."""
+        self.calls += 1
+        try:
+            self._gpu.runChain(program, arena, first, memoryview(array("i", leaves)), hosts, *chain)
+        except JsException as error:
+            raise self._typed(error) from error
+
     async def _rest_of(self, parts: Any) -> bool:
         try:
             return bool(await parts)

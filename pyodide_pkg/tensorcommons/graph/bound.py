@@ -24,8 +24,12 @@ from .node import Node
 from .parted import PartedProgram
 from .partition import bounds_of, parts_of
 from .passes import planned
-from .program import Program
+from .program import Chain, Program
 from .segments import Bounds
+
+
+class RunsInParts(Exception):
+    """A chain was passed to a program of several parts, which runs once at a time."""
 
 
 class BoundProgram:
@@ -57,6 +61,10 @@ class BoundProgram:
         self._revision, self.program = self.device.budget.revision, await self._choose()
         return self
 
+    def place_of(self, name: str) -> int:
+        """Return the number of the leaf that each run is given under ``name``."""
+        return next(place for place, own in self._arguments.items() if own == name)
+
     @property
     def is_outdated(self) -> bool:
         """True if a tensor was written since: what was merged as one computation may be two by now."""
@@ -67,8 +75,9 @@ class BoundProgram:
         inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
         arguments: Mapping[str, Storage] | None = None,
         donated: Collection[str] = (),
+        chain: Chain | None = None,
     ) -> list[tuple[Storage, Spec]]:
-        """Run once; see :meth:`Program.run`.
+        """Run once, or the runs of ``chain``; see :meth:`Program.run`.
 
         ``inputs`` are arrays of the host, ``arguments`` storages; those named in ``donated`` are given up.
         """
@@ -85,10 +94,12 @@ class BoundProgram:
         given_up = [place for place, name in self._arguments.items() if name in donated]
         try:
             try:
-                return await self._run(leaves, inputs or {}, given_up)
+                return await self._run(leaves, inputs or {}, given_up, chain)
             except DeviceMemoryError:  # the device refused bytes that the budget has
                 raise
             except MemoryBudgetError:
+                if chain is not None:
+                    raise
                 # Values that cannot leave take the room: tensors that are in use, the cache of a generation.
                 smaller = await self._choose(budget.held(leaves), streams=True)
                 if smaller is self.program or any(leaf.state == "released" for leaf in leaves):
@@ -99,14 +110,20 @@ class BoundProgram:
             self.device.drop_programs()
 
     async def _run(
-        self, leaves: Sequence[Storage], inputs: Mapping[str, np.ndarray[Any, Any]], given_up: Sequence[int]
+        self,
+        leaves: Sequence[Storage],
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        given_up: Sequence[int],
+        chain: Chain | None = None,
     ) -> list[tuple[Storage, Spec]]:
         if isinstance(self.program, PartedProgram):
+            if chain is not None:
+                raise RunsInParts
             return await self.program.run(leaves, inputs, given_up)
         if self._was_run and self._bundle is None:
             self._bundle = Bundle(self.program.device, self.leaves)
         self._was_run = True
-        return await self.program.run(leaves, inputs, given_up, self._bundle)
+        return await self.program.run(leaves, inputs, given_up, self._bundle, chain)
 
     async def _choose(self, held: int = 0, *, streams: bool = False) -> Program | PartedProgram:
         """Choose and compile a program, one that ran before or a new one.

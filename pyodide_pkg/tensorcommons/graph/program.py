@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,18 @@ from ..sharing.storage import Storage
 from .graph import Graph
 from .plan import Planned
 from .profile import Profile, ProgramRun
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Several runs in one call: each but the first reads the output ``output`` of the one before as its leaf ``leaf``.
+
+    ``inputs`` are the host arrays of each run.
+    """
+
+    inputs: Sequence[Mapping[str, np.ndarray[Any, Any]]]
+    output: int
+    leaf: int
 
 
 class Program:
@@ -113,10 +126,12 @@ class Program:
         inputs: Mapping[str, np.ndarray[Any, Any]],
         donated: Collection[int] = (),
         bundle: Bundle | None = None,
+        chain: Chain | None = None,
     ) -> list[tuple[Storage, Spec]]:
-        """Run once over ``leaves``, in the graph's order: those of ``bundle``, and others.
+        """Run once, or the runs of ``chain``, over ``leaves``, in the graph's order: those of ``bundle``, and others.
 
-        The result is the storage and spec of each output.
+        The result is the storage and spec of each output; the last one of a chain has the values of its ``output`` of
+        every run, (runs, ...).
 
         ``donated`` are the numbers of the leaves that the caller gives up: where the program writes one, that output
         takes over its bytes, unless they are needed elsewhere. All others are copied before they are written.
@@ -138,7 +153,7 @@ class Program:
                         executable = self.executable or await self.compile(leaves)  # if the device was lost meanwhile
                     self.device.keep_program(self)
                     handles = handles_of(leaves) if bundle is None else bundle.handles(leaves)
-                    return await self._run(executable, leaves, handles, inputs, taken)
+                    return await self._run(executable, leaves, handles, inputs, taken, chain)
             except DeviceMemoryError:  # the arena may be what could not be made: the next run takes another
                 self.device.free_scratch()
                 raise
@@ -174,8 +189,8 @@ class Program:
         handles: list[int],
         inputs: Mapping[str, np.ndarray[Any, Any]],
         taken: Sequence[int],
+        chain: Chain | None,
     ) -> list[tuple[Storage, Spec]]:
-        self._write_host(inputs)
         plan, device = self.planned.plan, self.device
         created: list[int] = []
         copies: dict[int, int] = {}
@@ -190,7 +205,22 @@ class Program:
             device.output_pool.used(self)
             for spec in self.planned.specs:
                 created.append(device.adopt(spec, "activations"))
-            await device.backend.run(executable, arena, self._block, handles, created)
+            if chain is None:
+                self._write_host(inputs)
+                await device.backend.run(executable, arena, self._block, handles, created)
+            else:
+                blocks = np.empty((len(chain.inputs), len(self._host)), np.uint8)
+                for block, each in zip(blocks, chain.inputs, strict=True):
+                    self._write_host(each)
+                    block[:] = self._host
+                output = self.planned.outputs[chain.output]
+                one = self.planned.specs[output]
+                every = Spec((len(blocks), *one.shape), one.dtype)
+                created.append(device.adopt(every, "activations"))
+                numbers = len(blocks), output, chain.leaf
+                await device.backend.run_chain(
+                    executable, arena, memoryview(blocks.reshape(-1)), handles, created, numbers
+                )
         except BaseException:
             device.output_pool.drop(self)  # whether the run came to use them is not known
             for handle in created:
@@ -203,17 +233,18 @@ class Program:
         finally:
             device.end_run()
         if self._was_run and device.backend.keeps_spares:
-            for number, handle in enumerate(created):
+            for number, handle in enumerate(created[: len(plan.output_bytes)]):
                 device.output_pool.made(handle, self, number)
         self._was_run = True
-        buffers = [Storage(self.device, *pair) for pair in zip(created, plan.output_bytes, strict=True)]
+        buffers = [Storage(self.device, *pair) for pair in zip(created, plan.output_bytes, strict=chain is None)]
         for i in plan.written:
             fresh = Storage(self.device, copies[i], self._leaf_bytes[i]) if i in copies else leaves[i].hand_over()
             buffers.append(fresh)
         if Profile.current is not None:
             sizes = list(zip(handles, self._leaf_bytes, strict=True))
             await Profile.current.ran(ProgramRun(device, self.planned, executable, arena, self._block, sizes))
-        return [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
+        results = [(buffers[index], spec) for index, spec in zip(self.planned.outputs, self._specs, strict=True)]
+        return results if chain is None else [*results, (Storage(device, created[-1], every.nbytes), every)]
 
     def _write_host(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
         for name, place in self._places.items():

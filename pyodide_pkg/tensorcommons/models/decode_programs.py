@@ -18,7 +18,7 @@ from ..graph.bound import BoundProgram, compile_graph
 from ..graph.node import argument
 from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
-from ..graph.program import Program
+from ..graph.program import Chain, Program
 from ..nn import Weights
 from ..ops import argmax, concat, isnan, take_along_axis, where, zeros
 from ..shapes import Shape
@@ -52,6 +52,16 @@ class DecodePrograms:
     def runs_ahead(self) -> bool:
         """True if a step should start before the previous step's token is read: not if host and device share a CPU."""
         return self.device.backend.takes_graphs or not self.device.is_software
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt in a step. A piece that takes long delays a cancellation, and others on its CPU."""
+        return 256 if self.device.is_software or self.device.backend.takes_graphs else 1024
+
+    @property
+    def runs_several(self) -> bool:
+        """True if several steps can be one call."""
+        return self.device.backend.chains_runs
 
     # --- running ---
 
@@ -94,13 +104,39 @@ class DecodePrograms:
         results = await self._run(program, inputs, stored, tuple(cache))
         return results.pop("next"), results
 
-    async def _run(self, program: Compiled, inputs: Arrays, stored: Tensors, donated: Sequence[str] = ()) -> Tensors:
+    async def extend_by(
+        self, ids: Tensor, inputs: Sequence[Arrays], cache: Tensors, capacity: int, fixed: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """Run a step of one token for each of ``inputs``, in one call.
+
+        The first step processes ``ids`` (batch, 1), each other one the token that the one before chose. Returns the
+        last token, the tokens of all steps (steps, batch, 1), and the extended cache. The old ``cache`` is donated.
+
+        Raises:
+            MemoryBudgetError, RunsInParts: the steps have to run one by one.
+        """
+        memory = {name: tensor.spec for name, tensor in fixed.items()}
+        program = await self.compile_extend(ids.shape, capacity, memory, greedy=True, is_stored=True)
+        stored = {**cache, **{_fixed(name): tensor for name, tensor in fixed.items()}, "input_ids": ids}
+        chain = Chain(inputs, list(program[1]).index("next"), program[0].place_of("input_ids"))
+        results = await self._run(program, {}, stored, tuple(cache), chain)
+        return results.pop("next"), results.pop("every"), results
+
+    async def _run(
+        self,
+        program: Compiled,
+        inputs: Arrays,
+        stored: Tensors,
+        donated: Sequence[str] = (),
+        chain: Chain | None = None,
+    ) -> Tensors:
         """Run a program. Tensors named in ``donated`` are consumed: appending to them writes in place."""
         (bound, results), before = program, self.device.backend.calls
         with run_of(self._name):
-            answer = await bound.run(inputs, {name: _storage(tensor) for name, tensor in stored.items()}, donated)
+            storages = {name: _storage(tensor) for name, tensor in stored.items()}
+            answer = await bound.run(inputs, storages, donated, chain)
         self.last = bound.program, self.device.backend.calls - before
-        return {name: Tensor.of_storage(*result) for name, result in zip(results, answer, strict=True)}
+        return {name: Tensor.of_storage(*result) for name, result in zip([*results, "every"], answer, strict=False)}
 
     # --- compiling, the first time ---
 

@@ -1,15 +1,16 @@
 """Text generation: the prompts are processed in pieces, then each step processes one token of each row.
 
-Keys and values stay on the device, in a cache whose capacity grows in steps, so that a token takes one call into
-JavaScript and one read. The bytes of the cache count towards the memory limit. They are freed when the generation ends,
-by an error or a cancellation too, and when its iterator is closed. If the device was lost or the model moved, all
-tokens are processed again.
+Keys and values stay on the device, in a cache whose capacity grows in steps. Hardware runs several steps in one call,
+each with the token that the one before chose; their tokens are read together, at least every 30 ms. The bytes of the
+cache count towards the memory limit. They are freed when the generation ends, by an error or a cancellation too, and
+when its iterator is closed. If the device was lost or the model moved, all tokens are processed again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeAlias
@@ -18,7 +19,8 @@ import numpy as np
 
 from ..bridge.runtime import retrieve
 from ..dtypes import host_array
-from ..errors import ShapeMismatch, TensorCommonsError, quoted
+from ..errors import MemoryBudgetError, ShapeMismatch, TensorCommonsError, quoted
+from ..graph.bound import RunsInParts
 from ..shapes import Shape
 from ..sharing.contract import Movable
 from ..sharing.manager import TensorSharingManager
@@ -31,7 +33,9 @@ from .sampling import Sampler
 from .text import checked_ids
 
 Decode: TypeAlias = "Callable[[Sequence[int]], str]"
-PIECES = (1, 8, 16, 32, 64, 128, 256)  # numbers of tokens in a step; a longer prompt takes several
+WIDTHS = (1, 8, 16, 32, 64, 128, 256)  # numbers of tokens in a step, and multiples of the last
+READ_EVERY = 0.03  # seconds
+MOST_STEPS = 16  # in one call
 CAPACITIES = (64, 128, 256, 512, 1024, 2048, 4096)  # slots of a cache; powers of two above
 
 
@@ -105,7 +109,10 @@ class GenerationSession:
         self._capacity = 0
         self._cache: Tensors = {}
         self._fixed: Tensors = {}
-        self._ahead: Tensor | None = None  # the result of a step that started before its token was read
+        self._ahead: tuple[Tensor, Tensor] | None = None  # last and all results of steps that started before a read
+        self._chosen: deque[Ids] = deque()  # tokens of later steps that were read already
+        self._at_once = 1  # steps to begin at once
+        self._read_at = 0.0
 
     @property
     def is_done(self) -> bool:
@@ -177,19 +184,62 @@ class GenerationSession:
             self._steps, self._losses = steps, steps.device.losses
         if self._source and not self._fixed:
             self._fixed = await steps.begin(self._source)
-        answer, self._ahead = self._ahead, None
+        if self._chosen:
+            return self._chosen.popleft()
+        ahead, self._ahead = self._ahead, None
+        answer, chosen = ahead or (None, None)
         while answer is None or self._filled < self.tokens.shape[1]:
-            answer = await self._extend(self.tokens[:, self._filled : self._filled + PIECES[-1]])
-        if not (steps.runs_ahead and self._sampler.is_greedy and self.tokens.shape[1] + 1 < self.longest):
-            return await answer.read()
-        reading = asyncio.ensure_future(answer.read())
+            answer = chosen = await self._extend(self.tokens[:, self._filled : self._filled + steps.longest])
+        assert chosen is not None
+        count = chosen.shape[0] if chosen.ndim == 3 else 1
+        left = self.longest - self.tokens.shape[1] - count
+        if not (steps.runs_ahead and self._sampler.is_greedy and left > 0):
+            return self._take(await chosen.read())
+        reading = asyncio.ensure_future(chosen.read())
         reading.add_done_callback(retrieve)
         try:
             await asyncio.sleep(0)  # so that the copy for the read precedes the next step in the device's queue
-            self._ahead = await self._extend(answer)
+            self._ahead = await self._begin_steps(answer, min(left, self._at_once))
         finally:
             values = await reading
-        return values
+        self._adapt(count)
+        return self._take(values)
+
+    def _take(self, values: Ids) -> Ids:
+        """Return the first tokens or scores (batch, ...) of ``values``, and keep those of later steps."""
+        if values.ndim < 3:
+            return values
+        first, *later = values
+        self._chosen.extend(later)
+        return np.asarray(first)
+
+    def _adapt(self, count: int) -> None:
+        """Choose how many steps to begin at once: their tokens are read together, at least every 30 ms."""
+        now = time.monotonic()
+        pace, self._read_at = (now - self._read_at) / count, now
+        self._at_once = min(2 * self._at_once, max(int(READ_EVERY / max(pace, 1e-6)), 1), MOST_STEPS)
+
+    async def _begin_steps(self, token: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Begin up to ``count`` steps after ``token``. Return the last token, and the tokens of all steps.
+
+        Of a single step, both are its token.
+        """
+        await self._make_room(1)
+        count = min(count, self._capacity - self._filled)
+        if count > 1 and self._steps.runs_several:
+            fixed: dict[str, Any] = {"start": self._start, "count": np.array([1], np.int32)}
+            inputs = [{**fixed, "filled": np.array(self._filled + i, np.int32)} for i in range(count)]
+            try:
+                last, every, self._cache = await self._steps.extend_by(
+                    token, inputs, self._cache, self._capacity, self._fixed
+                )
+            except (MemoryBudgetError, RunsInParts):
+                self._at_once = 1
+            else:
+                self._filled += count
+                return last, every
+        answer = await self._extend(token)
+        return answer, answer
 
     async def _extend(self, tokens: Ids | Tensor) -> Tensor:
         """Append ``tokens`` (batch, at most a piece) to the cache. Returns the scores or tokens after them."""
@@ -237,7 +287,7 @@ class GenerationSession:
         extended: dict[tuple[Shape, int, bool], None] = {}
         filled = capacity = 0
         while filled < max(self.longest - 1, 1):
-            count, old = min(max(self._prompt - filled, 1), PIECES[-1]), capacity
+            count, old = min(max(self._prompt - filled, 1), steps.longest), capacity
             capacity = self._room(filled, _width(count), old)
             if old not in (0, capacity):
                 grown[old] = capacity
@@ -259,9 +309,9 @@ class GenerationSession:
 
     def close(self) -> None:
         """Free the cache. Safe to call twice."""
-        for tensor in (*self._cache.values(), *self._fixed.values(), self._ahead):
-            if tensor is not None:
-                tensor.release()
+        for tensor in (*self._cache.values(), *self._fixed.values(), *(self._ahead or ())):
+            tensor.release()
+        self._chosen.clear()
         self._cache, self._fixed, self._filled, self._capacity, self._ahead = {}, {}, 0, 0, None
 
 
@@ -324,12 +374,11 @@ def _prompts(ids: Any, attention_mask: Any, vocab_size: int) -> tuple[Ids, Ids]:
 
 
 def _width(count: int) -> int:
-    """Return the number of columns of the piece for ``count`` tokens."""
-    return min(size for size in PIECES if size >= count)
+    """Return the number of columns of the step for ``count`` tokens."""
+    return next((size for size in WIDTHS if size >= count), -(-count // WIDTHS[-1]) * WIDTHS[-1])
 
 
 def _padded(array: Ids, width: int | None = None) -> Ids:
-    """Append zeros to the columns of ``array``, up to ``width`` or the next size of :data:`PIECES`."""
+    """Append zeros to the columns of ``array``, up to ``width`` or the width of a step."""
     columns = array.shape[1]
-    width = width or next((size for size in PIECES if size >= columns), -(-columns // PIECES[-1]) * PIECES[-1])
-    return np.pad(array, ((0, 0), (0, width - columns)))
+    return np.pad(array, ((0, 0), (0, (width or _width(columns)) - columns)))
