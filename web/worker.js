@@ -38,6 +38,15 @@ async function fetchOk(path, options) {
   return response;
 }
 
+// Python does not report that WebAssembly is forbidden: it would never start.
+function requireWebAssembly() {
+  try {
+    new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]))); // no code
+  } catch (error) {
+    throw bootError(`This page cannot run WebAssembly. If the site is yours, add 'wasm-unsafe-eval' to the script-src of its Content-Security-Policy; else enable WebAssembly in the browser. (${error.message})`);
+  }
+}
+
 async function readManifest() {
   const response = await fetchOk("manifest.json", { cache: "no-cache" });
   try {
@@ -74,9 +83,10 @@ function reader(count) {
     const chunks = [];
     let bytes = 0;
     try {
-      for await (const chunk of response.body) {
-        chunks.push(chunk);
-        count(path, bytes += chunk.byteLength);
+      const body = response.body.getReader(); // not every engine iterates over a stream
+      for (let part = await body.read(); !part.done; part = await body.read()) {
+        chunks.push(part.value);
+        count(path, bytes += part.value.byteLength);
       }
     } catch (error) {
       throw bootError(`The download of ${path} ended too early (${error.message}). Check the connection and retry.`);
@@ -95,6 +105,7 @@ async function importBridge(manifest) {
 
 async function boot(options) {
   const begun = performance.now();
+  requireWebAssembly();
   const progress = throttled((event) => {
     lastBoot = event;
     for (const port of pages.values()) port.postMessage({ boot: event });

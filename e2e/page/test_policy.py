@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scripts.serve import HEADERS, serve
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from e2e.page.driver import Tab
 
 INLINE = """() => { const script = document.createElement("script"); script.textContent = "window.ran = true";
@@ -23,8 +27,7 @@ def test_the_policy_is_strict_in_page_and_worker_and_all_requests_stay_on_the_si
         troubled.open(site, load="splade-tiny")
     assert "'unsafe-eval'" not in answer.value.headers["content-security-policy"]
     troubled.wait_card("splade-tiny", "loaded")
-    (worker,) = troubled.page.workers
-    assert worker.evaluate(FROM_TEXT) == "EvalError"
+    assert [worker.evaluate(FROM_TEXT) for worker in troubled.page.workers] == ["EvalError", "EvalError"]
     assert asked
     assert [url for url in asked if not url.startswith(site)] == []
 
@@ -39,3 +42,13 @@ def test_the_policy_is_strict_in_page_and_worker_and_all_requests_stay_on_the_si
     assert troubled.evaluate(INLINE) is False
     assert troubled.evaluate(FROM_TEXT) == "EvalError"
     assert any("Content Security Policy" in error for error in troubled.errors), "the browser must report the refusal"
+
+
+def test_a_policy_without_webassembly_is_named_as_the_reason(troubled: Tab, site_folder: Path) -> None:
+    strict = {name: value.replace(" 'wasm-unsafe-eval'", "") for name, value in HEADERS.items()}
+    with serve(site_folder, headers=strict) as url:
+        troubled.page.goto(url)
+        troubled.wait_booted("failed")
+    reason = troubled.page.locator("#boot-failed").inner_text()
+    assert "This page cannot run WebAssembly" in reason
+    assert "add 'wasm-unsafe-eval'" in reason

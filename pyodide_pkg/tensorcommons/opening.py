@@ -12,7 +12,7 @@ from .backends.kinds import KINDS
 from .backends.select import Devices
 from .backends.timeouts import OPEN_SECONDS, in_time
 from .backends.webnn.backend import KIND as WEBNN
-from .errors import DeviceUnavailable, quoted
+from .errors import DeviceUnavailable, quoted, shown
 from .ranking import rank
 
 
@@ -41,13 +41,14 @@ async def open_devices(
     'cpu'
     """
     if isinstance(prefer, str) or not isinstance(prefer, (Iterable, type(None))):
-        raise DeviceUnavailable(str(prefer), "prefer= is a list of kinds of devices")
+        raise DeviceUnavailable("any", f"prefer= is a list of kinds of devices, not {quoted(prefer)}")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
         raise DeviceUnavailable("any", f"timeout= is a number of seconds above 0, not {quoted(timeout)}")
-    wanted = tuple(dict.fromkeys(KINDS if prefer is None else prefer))
-    unknown = [str(kind) for kind in wanted if kind not in KINDS]
-    if unknown or not wanted:
-        raise DeviceUnavailable(", ".join(unknown) or "any", f"the kinds of devices are {', '.join(KINDS)}")
+    listed = list(KINDS if prefer is None else prefer)
+    unknown = shown(", ".join(str(kind) for kind in listed if not isinstance(kind, str) or kind not in KINDS))
+    if unknown or not listed:
+        raise DeviceUnavailable(unknown or "any", f"the kinds of devices are {', '.join(KINDS)}")
+    wanted = tuple(dict.fromkeys(listed))
     if webnn not in WEBNN.wishes:
         known = ", ".join(map(repr, WEBNN.wishes))
         raise DeviceUnavailable(WEBNN.name, f"it can be asked for {known}, not {quoted(webnn)}")

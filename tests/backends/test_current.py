@@ -64,6 +64,19 @@ async def test_a_missing_device_is_an_error_with_the_reason():
     devices.close()
 
 
+@pytest.mark.parametrize("prefer", ["cpu", 7, [], ["CPU"], [["cpu"]], ["webgpu" * 99], "cpu" * 99])
+async def test_devices_that_do_not_exist_are_refused_with_what_is_allowed(prefer):
+    with pytest.raises(DeviceUnavailable, match="kinds of devices") as refused:
+        await tc.open_devices(prefer=prefer)
+    assert len(str(refused.value)) < 250
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, "12", float("nan"), 1e30])
+async def test_limits_that_are_not_sizes_are_refused(limit):
+    with pytest.raises(tc.errors.TensorCommonsError, match="max_memory_mb must be a number above 0"):
+        tc.TensorSharingManager(max_memory_mb=limit)
+
+
 async def test_a_synchronous_read_during_a_run_is_refused():
     """A synchronous read raises while a program runs on the device, and works afterwards."""
     x = tc.asarray(np.ones(4, np.float32))

@@ -386,6 +386,7 @@ def _by_device(calls: Sequence[tuple[Movable, Mapping[str, Any]]]) -> dict[Devic
 
 
 def _limit_bytes(max_memory_mb: float) -> int:
-    if not (isinstance(max_memory_mb, (int, float)) and 0 < max_memory_mb < 2**40):
+    is_number = isinstance(max_memory_mb, (int, float)) and not isinstance(max_memory_mb, bool)
+    if not (is_number and 0 < max_memory_mb < 2**40):
         raise TensorCommonsError(f"max_memory_mb must be a number above 0, not {quoted(max_memory_mb)}")
     return int(max_memory_mb * MB)
