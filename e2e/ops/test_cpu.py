@@ -260,6 +260,7 @@ CASES = (
         for name in ("argmax", "cast", "concat", "equal", "isnan", "less", "logical_not", "where")
     ),
     *("conformance.op_quantized_linear", "conformance.op_quantized_rows"),
+    *("matmul.products_of_one_value_are_one_step", "rewriting.products_of_one_value_side_by_side"),
 )
 
 

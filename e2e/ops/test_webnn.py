@@ -201,3 +201,39 @@ def test_a_replayed_run_is_queued_at_once_and_reuses_an_output(lab):
     assert found["at_once"] == [False, False, True, True], "from the third run on nothing may be created"
     assert found["spare"] == [0, 24, 24, 24]
     assert found["results"] == [[6, 4, 2, 0, 2, 4]] * 4
+
+
+PACKED = """
+device, m = place.device, tc.TensorSharingManager(64, devices=place.devices)
+rng = np.random.default_rng(0)
+rows = [rng.standard_normal(5, np.float32) for _ in range(20)]
+network = tc.compile(lambda x, ws: functools.reduce(lambda y, w: tc.sin(y * w + w), ws, x))
+x = np.ones((3, 5), np.float32)
+
+def expected(ws):
+    return functools.reduce(lambda y, w: np.sin(y * w + w), ws, x)
+
+async def error(ws, values):
+    y = await network(tc.asarray(x, device=device), ws)
+    return float(abs(await y.read() - expected(values)).max())
+
+shared = m.register_shared_tensor("w", (5,), "webnn", "a", data=rows[7])
+first = [tc.asarray(row, device=device) for row in rows]
+first[7] = shared.tensor
+second = [tc.asarray(2 * row, device=device) for row in rows]
+found = [await error(first, rows) for _ in range(4)]
+found += [await error(second, [2 * row for row in rows]), await error(first, rows)]
+await shared.write(rows[3])
+first[7], rows[7] = shared.tensor, rows[3]
+found += [await error(first, rows), await error(first, rows)]
+made = await (tc.asarray(rows[1], device=device) * 3).realize()  # a new tensor, where one of the program's results was
+first[1], rows[1] = made, 3 * rows[1]
+found += [await error(first, rows), await error(first, rows)]
+m.close()
+found
+"""
+
+
+def test_small_leaves_are_packed_again_where_they_changed(lab):
+    found = lab.run("import functools\n" + PACKED, kind="webnn")
+    assert len(found) == 10 and max(found) < 1e-5, found

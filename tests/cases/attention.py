@@ -213,6 +213,28 @@ async def heads_split_and_merged_by_views(device: Device) -> None:
     await agree(device, lambda x: ours(x + 1) * 2, lambda x: 2 * numpys(x + 1), x)
 
 
+async def heads_of_products_with_biases(device: Device) -> None:
+    """Views split rows of products into heads and turn them; the devices may turn the products instead."""
+    x, ws, bs = numbers(2, 7, 24), [numbers(24, 24) / 5 for _ in range(4)], [numbers(24) for _ in range(4)]
+
+    def layer(x: Any, ws: Any, bs: Any, linear: Any, permute: Any, reshape: Any, attend: Any) -> Any:
+        heads = [
+            permute(reshape(linear(x, w, b), (2, 7, 3, 8)), (0, 2, 1, 3)) for w, b in zip(ws[:3], bs[:3], strict=True)
+        ]
+        rows = reshape(permute(attend(*heads), (0, 2, 1, 3)), (2, 7, 24))
+        odd = permute(reshape(linear(x, ws[3], bs[3]), (14, 4, 6)), (2, 0, 1))
+        return linear(rows, ws[3], bs[3]) + reshape(permute(odd, (1, 2, 0)), (2, 7, 24)) * 2
+
+    await agree(
+        device,
+        lambda x, *more: layer(x, more[:4], more[4:], tc.linear, tc.permute_dims, tc.reshape, attention),
+        lambda x, *more: layer(
+            x, more[:4], more[4:], lambda x, w, b: x @ w.T + b, np.transpose, np.reshape, _attention
+        ),
+        x, *ws, *bs,
+    )  # fmt: skip
+
+
 async def transposed_heads(device: Device) -> None:
     q, k, v = _qkv(1, 2, 6, 6, 6)
     turned = (0, 1, 3, 2)

@@ -25,6 +25,14 @@ def largest_buffer(device: Device) -> int:
     return min(int(limits.maxBufferSize), int(limits.maxStorageBufferBindingSize))
 
 
+def joins_alike(device: Device) -> bool:
+    """Return whether joined products have the bits of single ones, by means of the device or by NumPy throughout.
+
+    WebAssembly's kernels compute single products, and the device never joins them: NumPy would.
+    """
+    return device.kind != "cpu" or any("no kernels" in each for each in device.backend.features)
+
+
 def compiles_slowly(device: Device) -> bool:
     """True on a software adapter that runs the kernels for hardware, each of which it compiles in a second or more."""
     backend: Any = device.backend

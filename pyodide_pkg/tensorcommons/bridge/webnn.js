@@ -82,8 +82,10 @@ class Ml {
     this.wish = wish;
     this.borrower = null; // the object of webgpu.js whose device tensors can be lent to
     this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null, borrower}
-    this.programs = new Map(); // id -> {stages, fixed, host, outputs, leaves, spares}
+    this.programs = new Map(); // id -> {stages, fixed, host, outputs, leaves, bound}
     this.errors = []; // of work that was not awaited, for the next call to report
+    this.changes = 0; // of the tensors under handles, their bytes, and what is pending on them
+    this.writes = 0; // of bytes under handles, by anything but a run
     this.lost = null;
     this.info = JSON.stringify({ limits: context.opSupportLimits(), cores: navigator.hardwareConcurrency, noConstants });
     this.gone = context.lost.then((loss) => { this.lost = loss.message || "the context was lost"; });
@@ -129,6 +131,7 @@ class Ml {
       if (entry.borrower !== gpu) await this.#remake(entry);
       return rented(this.context, entry.tensor, copy);
     });
+    this.#written();
     this.#wait(entry, work.catch(() => {}));
     return work;
   }
@@ -138,6 +141,7 @@ class Ml {
     const [fresh, data] = await Promise.all([this.#create(entry.spec), this.context.readTensor(entry.tensor)]);
     this.context.writeTensor(fresh, data);
     entry.tensor.destroy();
+    this.#written();
     Object.assign(entry, { tensor: fresh, borrower: this.borrower });
   }
 
@@ -147,7 +151,14 @@ class Ml {
     else work();
   }
 
+  // Note that bytes under a handle change.
+  #written() {
+    this.changes++;
+    this.writes++;
+  }
+
   #wait(entry, promise) {
+    this.changes++;
     const next = promise.catch((error) => { this.errors.push(error.message); }).then(() => { if (entry.pending === next) entry.pending = null; });
     entry.pending = next;
   }
@@ -155,6 +166,7 @@ class Ml {
   createTensor(handle, dataType, shape) {
     const entry = { spec: [dataType, JSON.parse(shape)], tensor: null, pending: null, borrower: this.borrower };
     this.tensors.set(handle, entry);
+    this.#written();
     if (bytesOf(entry.spec)) this.#wait(entry, this.#create(entry.spec).then((tensor) => { entry.tensor = tensor; }));
   }
 
@@ -169,6 +181,7 @@ class Ml {
   destroyTensor(handle) {
     const entry = this.tensors.get(handle);
     this.tensors.delete(handle);
+    this.changes++;
     this.#after(entry, () => entry.tensor?.destroy());
   }
 
@@ -177,6 +190,7 @@ class Ml {
     const entry = this.tensors.get(handle);
     const data = copied(source);
     if (!data.length) return;
+    this.#written();
     if (data.length === bytesOf(entry.spec)) this.#after(entry, () => this.#writeWhole(entry, data));
     else {
       const part = async () => {
@@ -197,6 +211,7 @@ class Ml {
   fillTensor(handle, offset, source) {
     const entry = this.tensors.get(handle);
     const length = bytesOf(entry.spec);
+    this.#written();
     if (source.length === length && !entry.pending) {
       this.context.writeTensor(entry.tensor, source); // it copies
       return;
@@ -217,6 +232,7 @@ class Ml {
       if (whole !== data) whole.set(data, targetOffset);
       this.context.writeTensor(to.tensor, whole);
     });
+    this.#written();
     this.#wait(to, both);
     this.#wait(from, both);
   }
@@ -267,13 +283,14 @@ class Ml {
 
   // description: {fixed: [spec], host: [[index of fixed, offset, size]], outputs: [spec],
   // graphs: [{nodes: [[method, ...arguments]], outputs: [node]}],
-  // stages: [{graph: index, inputs: [[node, slot]], outputs: [[node, slot]]}]}. An argument {v: node} is an operand,
+  // stages: [{graph: index, once, inputs: [[node, slot]], outputs: [[node, slot]]}]}. A stage that runs `once` reads leaves alone, and is
+  // skipped while they are those of its last run. An argument {v: node} is an operand,
   // {number: "Infinity"} a number that JSON does not have.
   // A slot >= 0 counts the run's handles (leaves, then outputs), -1 - i is fixed[i].
   // `tell(done, total)` is called for every graph before and after it is built; it stops the build by returning false.
   async buildProgram(id, description, tell) {
     const { fixed, host, outputs, graphs, stages } = JSON.parse(description);
-    const program = { fixed: [], host, outputs, graphs: [], stages: [], leaves: [], spares: [] }; // spares by output: what the next run writes
+    const program = { fixed: [], host, outputs, graphs: [], stages: [], leaves: [], bound: null };
     try {
       for (const spec of fixed) program.fixed.push(await this.#create(spec));
       for (const graph of graphs) {
@@ -281,8 +298,10 @@ class Ml {
         program.graphs.push(await this.#build(graph));
       }
       if (tell(graphs.length, graphs.length) === false) throw new Error("the build was stopped");
-      program.stages = stages.map(({ graph, inputs, outputs: results }) => ({
+      program.stages = stages.map(({ graph, once, inputs, outputs: results }) => ({
         graph: program.graphs[graph],
+        leaves: once ? inputs.map(([, slot]) => slot) : null,
+        done: "", // the leaves and writes of the last run of what runs once
         inputs: inputs.map(([node, slot]) => [`i${node}`, slot]),
         outputs: results.map(([node, slot]) => [`o${node}`, slot]),
       }));
@@ -316,41 +335,37 @@ class Ml {
     this.programs.delete(id);
   }
 
-  #destroy({ fixed, graphs, spares }) {
+  #destroy({ fixed, graphs }) {
     for (const tensor of fixed) tensor?.destroy();
     for (const graph of graphs) graph.destroy();
-    this.#destroyEntries(spares);
   }
 
-  // The tensor of `handle` is the next run's output `number`.
-  spareTensor(id, number, handle) {
-    this.programs.get(id).spares[number] = this.tensors.get(handle);
-    this.tensors.delete(handle);
-  }
-
-  dropSpares(id) {
-    this.#destroyEntries(this.programs.get(id)?.spares.splice(0) ?? []); // a program of a context before this one has none
-  }
-
-  #destroyEntries(entries) {
-    for (const entry of entries) if (entry) this.#after(entry, () => entry.tensor?.destroy());
-  }
-
-  // One run over leaves, a Python buffer of ints or null for those of the run before, and outputs: write the host inputs,
-  // have the outputs, spare tensors or new ones, dispatch every stage. `data` is an array of its own, or null. True where it
-  // is queued at once; where something is awaited first a promise that is done once it is. Outputs exist only if it was queued.
-  runProgram(id, data, handles, ...results) {
+  // One run over leaves, a Python buffer of ints or null for those of the run before: write the host inputs, create missing
+  // outputs, dispatch every stage. `data` is an array of its own, or null. `outputs` has the handles of the results, then for
+  // each the handle whose tensor it takes over, or 0. True where it is queued at once; where something is awaited first a
+  // promise that is done once it is. Outputs exist only if it was queued.
+  runProgram(id, data, handles, ...outputs) {
     const program = this.programs.get(id);
-    if (handles) program.leaves = ints(handles);
-    const [leaves, made] = [program.leaves.map((handle) => this.tensors.get(handle)), program.spares.splice(0)];
+    const [results, spares] = [outputs.slice(0, program.outputs.length), outputs.slice(program.outputs.length)];
+    const made = spares.map((handle) => this.tensors.get(handle));
+    for (const handle of spares) this.tensors.delete(handle);
     const undo = (error) => {
-      this.#destroyEntries(made);
+      for (const entry of made) if (entry) this.#after(entry, () => entry.tensor?.destroy());
       throw error;
     };
     try {
+      if (handles) [program.leaves, program.bound] = [ints(handles), null];
       this.#check();
+      const { bound } = program;
+      if (bound?.changes === this.changes && bound.outputs.every((tensor, i) => tensor === made[i]?.tensor && !made[i].pending)) {
+        return this.#queue(program, data, results, made); // a hundred tensors are as in the run before
+      }
+      const leaves = program.leaves.map((handle) => this.tensors.get(handle));
       const waiting = [...leaves, ...made].map((entry) => entry?.pending).filter(Boolean);
-      const queue = () => this.#queue(program, data, leaves, results, made);
+      const queue = () => {
+        this.#bind(program, leaves, made);
+        return this.#queue(program, data, results, made);
+      };
       if (!waiting.length && results.every((_, i) => made[i])) return queue();
       return Promise.all(waiting).then(() => this.#complete(made, program.outputs)).then(queue).catch(undo);
     } catch (error) {
@@ -365,11 +380,26 @@ class Ml {
     this.#check();
   }
 
-  #queue({ fixed, host, stages }, data, leaves, results, made) {
-    for (const [index, offset, size] of host) this.context.writeTensor(fixed[index], data.subarray(offset, offset + size));
+  // Bind the tensors of leaves and outputs to the names of each stage's inputs and outputs, and run what runs once.
+  #bind(program, leaves, made) {
     const tensors = [...leaves, ...made].map((entry) => entry.tensor);
-    const bound = (pairs) => Object.fromEntries(pairs.map(([name, slot]) => [name, slot < 0 ? fixed[-1 - slot] : tensors[slot]]));
-    for (const { graph, inputs, outputs } of stages) this.context.dispatch(graph, bound(inputs), bound(outputs));
+    const bound = (pairs) => Object.fromEntries(pairs.map(([name, slot]) => [name, slot < 0 ? program.fixed[-1 - slot] : tensors[slot]]));
+    const [dispatches, first] = [[], []];
+    for (const stage of program.stages) {
+      const dispatch = [stage.graph, bound(stage.inputs), bound(stage.outputs)];
+      const now = stage.leaves && `${this.writes} ${stage.leaves.map((slot) => program.leaves[slot])}`;
+      if (!now) dispatches.push(dispatch);
+      else if (stage.done !== now) first.push(dispatch);
+      stage.done = now;
+    }
+    for (const dispatch of first) this.context.dispatch(...dispatch);
+    const changes = [...leaves, ...made].some((entry) => entry.pending) ? -1 : this.changes;
+    program.bound = { dispatches, outputs: made.map((entry) => entry.tensor), changes };
+  }
+
+  #queue({ fixed, host, bound }, data, results, made) {
+    for (const [index, offset, size] of host) this.context.writeTensor(fixed[index], data.subarray(offset, offset + size));
+    for (const dispatch of bound.dispatches) this.context.dispatch(...dispatch);
     results.forEach((handle, i) => this.tensors.set(handle, made[i]));
     return true;
   }
@@ -425,9 +455,7 @@ class Ml {
   }
 
   liveTensors() {
-    let spares = 0;
-    for (const program of this.programs.values()) spares += program.spares.filter(Boolean).length;
-    return this.tensors.size + spares;
+    return this.tensors.size;
   }
 
   closeContext() {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
@@ -36,9 +35,12 @@ class WebNNBridge:
 
     def _attach(self, ml: Any) -> None:
         """Call ``ml`` from now on. A bound method is kept for each call of a replayed run: a look-up takes as long."""
-        self.proxy = ml
+        from pyodide.ffi import to_js
+
+        self.proxy, self._to_js, self._typed_errors = ml, to_js, _TypedErrors(ml)
         self._run_program, self._read_tensor = ml.runProgram, ml.replyWithTensor
         self._leaves: dict[int, list[int]] = {}  # handles of the leaves of each program's last run
+        self._spares: dict[int, dict[int, int]] = {}  # handles that a program's next run writes, by output
 
     @classmethod
     async def open(cls, wish: str = "") -> WebNNBridge:
@@ -65,18 +67,6 @@ class WebNNBridge:
         self._attach(await _open(self.wish))
         self.limits = json.loads(self.proxy.info)["limits"]
 
-    @contextmanager
-    def _typed_errors(self) -> Iterator[None]:
-        """Turn JavaScript's exceptions into DeviceLost or TensorCommonsError."""
-        from pyodide.ffi import JsException
-
-        try:
-            yield
-        except JsException as error:
-            if self.proxy.lost:
-                raise DeviceLost(f"the WebNN context was lost ({self.proxy.lost}); open it again") from error
-            raise TensorCommonsError(f"WebNN reported: {error}") from error
-
     def create(self, handle: int, dtype: str, shape: Sequence[int]) -> None:
         """Create a zeroed MLTensor under ``handle``."""
         self.calls += 1
@@ -85,7 +75,7 @@ class WebNNBridge:
     async def check(self, handles: Sequence[int]) -> None:
         """Wait until the tensors under ``handles`` exist. Raises DeviceMemoryError if one could not be made."""
         self.calls += 1
-        with self._typed_errors():
+        with self._typed_errors:
             failure = str(await self.proxy.checkTensors(*handles))
         if failure:
             work, _, reason = failure.partition(": ")
@@ -99,7 +89,7 @@ class WebNNBridge:
     def write(self, handle: int, offset: int, data: Data) -> None:
         """Queue a write of ``data``."""
         self.calls += 1
-        with self._typed_errors():
+        with self._typed_errors:
             self.proxy.writeTensor(handle, offset, raw_of(data))
 
     def fill(self, handle: int, offset: int, data: Data) -> None:
@@ -109,7 +99,7 @@ class WebNNBridge:
                 self.fill(handle, offset, block)
         elif data.nbytes:
             self.calls += 1
-            with self._typed_errors():
+            with self._typed_errors:
                 self.proxy.fillTensor(handle, offset, data.raw)
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
@@ -119,7 +109,10 @@ class WebNNBridge:
 
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
         """Read the bytes of all ranges (handle, offset, nbytes)."""
-        result, rest = [], memoryview((await self._read(ranges)).to_bytes())
+        rest: memoryview = (await self._read(ranges)).to_memoryview()
+        if len(ranges) == 1:
+            return [rest]
+        result = []
         for _, _, nbytes in ranges:
             result.append(rest[:nbytes])
             rest = rest[nbytes:]
@@ -132,7 +125,7 @@ class WebNNBridge:
     async def _read(self, ranges: Sequence[tuple[int, int, int]]) -> Any:
         """Read the bytes of all ranges, concatenated, into an array of JavaScript."""
         self.calls += 1
-        with self._typed_errors():
+        with self._typed_errors:
             if len(ranges) == 1:
                 reply = Reply()
                 self._read_tensor(reply.number, *ranges[0])
@@ -150,7 +143,7 @@ class WebNNBridge:
     async def lend(self, handle: int, gpu: WebGPUBridge, buffer: int, nbytes: int, *, give: bool) -> None:
         """Lend a tensor to WebGPU, which copies it to its ``buffer`` (``give``), or that to the tensor."""
         self.calls += 1
-        with self._typed_errors():
+        with self._typed_errors:
             await self.proxy.lendTensor(handle, gpu.proxy, buffer, nbytes, give)
 
     async def build(self, program: int, description: str, tell: Callable[[int, int], bool]) -> None:
@@ -163,7 +156,7 @@ class WebNNBridge:
         self.calls += 1
         heard = create_proxy(tell)
         try:
-            with self._typed_errors():
+            with self._typed_errors:
                 await self.proxy.buildProgram(program, description, heard)
         finally:
             heard.destroy()
@@ -175,16 +168,17 @@ class WebNNBridge:
         before are not passed again: of a hundred, that would take longer than the rest of the call.
         """
         self.calls += 1
-        from pyodide.ffi import to_js
-
         others = None if leaves == self._leaves.get(program) else _ints(leaves)
-        with self._typed_errors():
-            queued = self._run_program(program, to_js(host) if host.nbytes else None, others, *outputs)
+        data, spares = self._to_js(host) if host.nbytes else None, self._spares.pop(program, {})
+        with self._typed_errors:
+            queued = self._run_program(
+                program, data, others, *outputs, *[spares.get(i, 0) for i in range(len(outputs))]
+            )
         self._leaves[program] = leaves
         return None if queued is True else self._queued(queued)
 
     async def _queued(self, promise: Any) -> None:
-        with self._typed_errors():
+        with self._typed_errors:
             await promise
 
     async def time(
@@ -192,30 +186,30 @@ class WebNNBridge:
     ) -> list[tuple[int, float]]:
         """Time a graph of each of ``classes`` for ``least`` milliseconds, over ``handles`` (leaves, then outputs)."""
         self.calls += 1
-        with self._typed_errors():
+        with self._typed_errors:
             found = await self.proxy.timeProgram(program, _ints(classes), least, host, _ints(handles))
         return [(int(number), ms) for number, ms in json.loads(found)]
 
     def spare(self, program: int, number: int, handle: int) -> None:
         """Leave the tensor of ``handle`` to ``program``: the output ``number`` of its next run is written there."""
-        self.calls += 1
-        self.proxy.spareTensor(program, number, handle)
+        self._spares.setdefault(program, {})[number] = handle
 
     def drop_spares(self, program: int) -> None:
         """Destroy what :meth:`spare` left to ``program``."""
-        self.calls += 1
-        self.proxy.dropSpares(program)
+        for handle in self._spares.pop(program, {}).values():
+            self.destroy(handle)
 
     def discard(self, program: int) -> None:
         """Destroy a built program."""
         self.calls += 1
         self._leaves.pop(program, None)
+        self.drop_spares(program)
         self.proxy.discardProgram(program)
 
     async def wait(self) -> None:
         """Wait until everything queued is done."""
         self.calls += 1
-        with self._typed_errors():
+        with self._typed_errors:
             await self.proxy.wait()
 
     def live(self) -> int:
@@ -225,6 +219,26 @@ class WebNNBridge:
     def close(self) -> None:
         """Destroy everything, the context too."""
         self.proxy.closeContext()
+
+
+class _TypedErrors:
+    """Turn JavaScript's exceptions in a block into DeviceLost or TensorCommonsError."""
+
+    def __init__(self, ml: Any) -> None:
+        self._ml = ml
+
+    def __enter__(self) -> None:
+        """Do nothing: a replayed run enters several times."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            return
+        from pyodide.ffi import JsException
+
+        if isinstance(error, JsException):
+            if self._ml.lost:
+                raise DeviceLost(f"the WebNN context was lost ({self._ml.lost}); open it again") from error
+            raise TensorCommonsError(f"WebNN reported: {error}") from error
 
 
 def _ints(values: Iterable[int]) -> memoryview:

@@ -27,10 +27,22 @@ from .decoding import decoding_stages
 from .fields import Fields, field_tensors
 from .lowering import lower, lower_supported, physical
 from .lowering.context import LoweringContext
-from .multicore import WHOLE, Slot, Stage, stages_of
-from .splitting import GRAPH_BYTES, HIDDEN_BYTES, RESERVED_BYTES, TENSORS_BYTES, Kind, Subgraph, bytes_of, reserved
+from .multicore import CONCAT, WHOLE, Slot, Stage, stages_of
+from .splitting import (
+    GRAPH_BYTES,
+    HIDDEN_BYTES,
+    RESERVED_BYTES,
+    TENSORS_BYTES,
+    Calls,
+    Kind,
+    Subgraph,
+    bytes_of,
+    reserved,
+)
 
 AXES = 8  # of an MLTensor in Chromium
+SMALL = 2**14  # bytes of a vector that is packed with others
+MANY = 16  # such vectors of a graph, from which on that pays
 SIDE = 512  # of the matrices of a probe: 268 million operations
 # As the ops of these names: only their names are needed of them here.
 NEGATIVE = Op("negative", lambda specs, attrs: specs[0], lambda x: -x)
@@ -191,7 +203,7 @@ class WebNNBackend(Backend[Built]):
             reason = f"its graphs reserve {described.reserved:,} bytes, and a tab has {self.most_reserved:,} for graphs"
             raise DeviceMemoryError("webnn", "a program", reason, described.reserved, self.most_reserved)
         built = Built(
-            len(described.stages),
+            sum(not stage["once"] for stage in described.stages),
             described.nbytes,
             next(self._ids),
             hidden=described.hidden,
@@ -228,7 +240,7 @@ class WebNNBackend(Backend[Built]):
                     lowering = known[1]
                 else:
                     lowering = yield from lower.slices(stage.computation, self._builder())
-                yield from described.add(stage, lowering)
+                yield from described.add(stage, lowering, packs=len(stages) == 1)
             described.free(slot for slot in described.held if last.get(slot, level) <= level)
         yield
         return described, json.dumps(described.as_dict(), allow_nan=False)
@@ -370,8 +382,8 @@ class _Description:
             place = self._places.pop(slot)
             self._free.setdefault(self.fixed[place], []).append(place)
 
-    def add(self, stage: Stage, lowering: LoweringContext) -> Slices[None]:
-        """Add the graphs of ``stage``."""
+    def add(self, stage: Stage, lowering: LoweringContext, *, packs: bool) -> Slices[None]:
+        """Add the graphs of ``stage``; with ``packs`` its small leaves are one tensor, see :meth:`_packed`."""
         values = stage.computation.values
         stored = [(slot, number) for slot, number in zip(stage.gives, stage.computation.outputs, strict=True)]
         stored = [(slot, number) for slot, number in stored if lowering.operands[number].node != EMPTY]
@@ -379,10 +391,12 @@ class _Description:
         yield
         if not calls.nodes:
             return
+        place, calls = self._packed(stage, calls) if packs else (-1, calls)
         targets = {
             node: self._target(slot, values[number].spec)
             for node, (slot, number) in zip(calls.outputs, stored, strict=True)
         }
+        targets[len(calls.nodes)] = -1 - place  # what the vector's input refers to
         subgraphs = calls.subgraphs(self.most)
         yield
         crossing: dict[int, int] = {}  # places of what a subgraph gives to later ones, by node
@@ -407,8 +421,47 @@ class _Description:
             for node in [node for node in crossing if node not in later]:
                 self._free.setdefault(calls.kinds[node], []).append(crossing.pop(node))
 
+    def _packed(self, stage: Stage, calls: Calls) -> tuple[int, Calls]:
+        """Add a graph that makes one vector of many small leaves; return its place, and ``calls`` that slice it.
+
+        A page's thread takes 4 µs for each input of a graph, and a model has a hundred biases and norms. The vector is
+        made again only where one of these leaves is another one or was written.
+        """
+        values = stage.computation.values
+        small = [
+            (node, number)
+            for node, number in calls.inputs
+            if not values[number].host and calls.kinds[node][0] == "float32" and len(calls.kinds[node][1]) == 1
+            if bytes_of(calls.kinds[node]) <= SMALL
+        ]
+        if len(small) < MANY:
+            return -1, calls
+        sizes = [calls.kinds[node][1][0] for node, _ in small]
+        vector = Spec((sum(sizes),), float32)
+        leaves = [values[number] for _, number in small]
+        joined = Value(CONCAT, {"axis": 0}, tuple(range(len(small))), vector)
+        kinds = [*(calls.kinds[node] for node, _ in small), _tensor(vector)]
+        concat = ["concat", [{"v": node} for node in range(len(small))], 0]
+        place = self._new(_tensor(vector), vector.nbytes)
+        self._dispatch(
+            stage,
+            Subgraph(Calls([*(calls.nodes[node] for node, _ in small), concat], kinds, [len(small)]), (len(small),)),
+            [(node, self._source(stage, leaf, kinds[node])) for node, leaf in enumerate(leaves)],
+            [(len(small), -1 - place)],
+            once=True,
+        )
+        self.sources.append((Computation((*leaves, joined), (len(small),), 0, len(small)), 0, 1))
+        starts = dict(zip((node for node, _ in small), itertools.accumulate(sizes, initial=0), strict=False))
+        return place, calls.with_slices(starts, ["input", "float32", [sum(sizes)], -2 - len(calls.nodes)])
+
     def _dispatch(
-        self, stage: Stage, subgraph: Subgraph, inputs: list[tuple[int, int]], outputs: list[tuple[int, int]]
+        self,
+        stage: Stage,
+        subgraph: Subgraph,
+        inputs: list[tuple[int, int]],
+        outputs: list[tuple[int, int]],
+        *,
+        once: bool = False,
     ) -> None:
         """Add a graph and its dispatch. Layers that differ in their weights only are one graph, for each of the parts
         that run side by side."""
@@ -418,7 +471,7 @@ class _Description:
             self.hidden += subgraph.calls.hidden_bytes()
             self.reserved += reserved(subgraph.calls.block_bytes)
         graph = self.graphs.setdefault(key, {"index": len(self.graphs), "nodes": nodes, "outputs": results})
-        self.stages.append({"graph": graph["index"], "inputs": inputs, "outputs": outputs})
+        self.stages.append({"graph": graph["index"], "once": once, "inputs": inputs, "outputs": outputs})
 
     def _source(self, stage: Stage, value: Value, kind: Kind) -> int:
         if value.host:

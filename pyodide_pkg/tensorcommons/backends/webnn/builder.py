@@ -66,6 +66,7 @@ class GraphBuilder:
         self._known: dict[str, Operand] = {}
         self._transposed: dict[int, tuple[Operand, Shape]] = {}
         self._reshaped: dict[int, Operand] = {}
+        self._biased: dict[int, tuple[Operand, Operand]] = {}  # sums of a transposition and a bias
 
     # --- what every call goes through ---
 
@@ -224,7 +225,7 @@ class GraphBuilder:
         return y
 
     def transpose(self, x: Operand, axes: Sequence[int]) -> Operand:
-        """Axes in another order; one transposition of another is one."""
+        """Axes in another order; one transposition of another is one, also with a reshape or a bias in between."""
         if x.node in self._transposed:
             x, before = self._transposed[x.node]
             axes = [before[axis] for axis in axes]
@@ -234,9 +235,53 @@ class GraphBuilder:
         shape = tuple(x.shape[axis] for axis in order)
         if [axis for axis in order if x.shape[axis] > 1] == sorted(axis for axis in order if x.shape[axis] > 1):
             return self.reshape(x, shape)  # only axes of size 1 move
+        if (composed := self._composed(x, order)) is not None:
+            return self.reshape(composed, shape)
         y = self.moved("transpose", x, shape, permutation=list(order))
         if y.node != EMPTY and y.dtype == self.accepted("transpose", "input", y.dtype, len(order), MOVED):
             self._transposed[y.node] = (x, order)
+        return y
+
+    def _composed(self, x: Operand, order: Sequence[int]) -> Operand | None:
+        """Return the elements of a transposition of ``x``, a reshape of a transposition or of one with a bias.
+
+        None where it is neither, or where the axes of both shapes do not correspond.
+        """
+        source = self._reshaped.get(x.node, x)
+        pieces = common_factors(source.shape, x.shape)
+        if pieces is None:
+            return None
+        if source.node in self._biased:
+            y, bias = self._biased[source.node]
+            varies = [size > 1 for size in ((1,) * (len(y.shape) - len(bias.shape)) + bias.shape)]
+            found = [{varies[a] for _, a, b in pieces if b == axis} for axis in range(len(x.shape))]
+            if any(len(each) > 1 for each in found):
+                return None
+            shape = tuple(size if True in each else 1 for size, each in zip(x.shape, found, strict=True))
+            turned = [self.transpose(self.reshape(y, x.shape), order), self.transpose(self.reshape(bias, shape), order)]
+            return self.biased(turned[0], turned[1])
+        if source.node not in self._transposed:
+            return None
+        inner, before = self._transposed[source.node]
+        stored = sorted(range(len(pieces)), key=lambda number: before[pieces[number][1]])
+        sizes = tuple(pieces[number][0] for number in stored)
+        if tuple(size for size in inner.shape if size > 1) != sizes:
+            inner = self.reshape(inner, (1,) * sum(size == 1 for size in x.shape) + sizes)
+        ones = [axis for axis, size in enumerate(inner.shape) if size == 1]
+        places = [axis for axis, size in enumerate(inner.shape) if size > 1]
+        wanted = list[int]()
+        for axis in order:
+            if x.shape[axis] == 1:
+                wanted += ones[:1]
+                ones = ones[1:]
+            wanted += [places[stored.index(n)] for n, piece in enumerate(pieces) if piece[2] == axis]
+        return self.transpose(inner, [*ones, *wanted])
+
+    def biased(self, x: Operand, bias: Operand) -> Operand:
+        """``x + bias``; a transposition of it is one of ``x``, if that is a transposition itself."""
+        y = self.binary("add", x, bias)
+        if self.is_transposed(x) or self.is_transposed(self._reshaped.get(x.node, x)):
+            self._biased[y.node] = x, bias
         return y
 
     def is_transposed(self, x: Operand) -> bool:
@@ -335,6 +380,26 @@ class GraphBuilder:
                 nbytes = Calls(self.nodes, self.kinds, []).bytes_alone(node)
                 if nbytes > self.most:
                     raise self.refuse(f"its graph would take {nbytes:,} bytes at once, more than {self.most:,}")
+
+
+def common_factors(before: Shape, after: Shape) -> list[tuple[int, int, int]] | None:
+    """Return factors of the axes of two shapes of one size, in order: each with its axis in both.
+
+    Axes of size 1 are left out. None if the axes do not have common factors.
+    """
+    result: list[tuple[int, int, int]] = []
+    rest = [(size, axis) for axis, size in enumerate(after) if size > 1]
+    for axis, size in enumerate(before):
+        while size > 1:
+            other, b = rest.pop(0)
+            part = min(size, other)
+            if size % part or other % part:
+                return None
+            result.append((part, axis, b))
+            size //= part
+            if other > part:
+                rest.insert(0, (other // part, b))
+    return result
 
 
 def _spelled(value: Any) -> Any:

@@ -123,6 +123,17 @@ class Calls:
         dtype, shape = self.kinds[node]
         return iter((dtype, list(shape), -1 - node))
 
+    def with_slices(self, starts: Mapping[int, int], vector: Node) -> Calls:
+        """Return the calls with a first node ``vector``, of which the vectors in ``starts`` are slices from there."""
+        nodes, numbers = [vector], {node: node + 1 for node in range(len(self.nodes))}
+        for node, call in enumerate(self.nodes):
+            if node in starts:
+                nodes.append(["slice", {"v": 0}, [starts[node]], list(self.kinds[node][1])])
+            else:
+                nodes.append(call if self.is_given(node) else _renumbered(call, numbers))
+        kinds = [(vector[1], tuple(vector[2])), *self.kinds]
+        return Calls(nodes, kinds, [numbers[node] for node in self.outputs])
+
     @cached_property
     def block_bytes(self) -> int:
         """About how many bytes the graph's block takes, rather too many than too few."""

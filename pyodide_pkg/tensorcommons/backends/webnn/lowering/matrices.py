@@ -55,7 +55,7 @@ def linear_of(b: GraphBuilder, value: Value, x: Operand, weight: Operand, more: 
     rows = b.reshape(x, (size_of(x.shape[:-1]), x.shape[-1]))
     y = product(b, rows, weight)
     if more:
-        y = b.binary("add", y, more[0])
+        y = b.biased(y, more[0])
     if value.attrs["activation"]:
         y = UNARIES[str(value.attrs["activation"])](b, y)
     y = b.reshape(y, value.spec.shape)
