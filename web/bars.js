@@ -9,9 +9,8 @@ export function barList(items, label) {
     h("span", { class: "num" }, item.text))));
 }
 
-/** The shape of a list before there are numbers: labels with empty bars. */
-export const blanks = (labels) => h("ol", { class: "blanks", "aria-hidden": "true" }, ...labels.map((label) =>
-  h("li", {}, h("span", { class: "label" }, label), vary(h("span", { class: "bar" }), "--v", 0))));
+/** The shape of a list before there are numbers: labels alone. */
+export const blanks = (labels) => h("ol", { class: "blanks", "aria-hidden": "true" }, ...labels.map((label) => h("li", {}, h("span", { class: "label" }, label))));
 
 export const scores = (row, label) => barList(
   row.map(({ label: name, score }) => ({ label: name, fraction: score, text: score.toFixed(3) })), label);

@@ -1,6 +1,6 @@
 // Progress of the start of Python, beside what a person can do already; or the reason of a failure, above the view.
-import { byId, h, say } from "./dom.js";
-import { explain } from "./failures.js";
+import { byId, say } from "./dom.js";
+import { showFailure } from "./failures.js";
 import { megabytes } from "./format.js";
 
 const STEPS = {
@@ -43,15 +43,13 @@ export class BootView {
     this.#section.hidden = true;
   }
 
-  failed(failure) {
-    const { what, advice, details } = explain(failure);
-    const isPlain = failure.name === "BootError";
+  /** Python did not start, or has stopped after its start. */
+  failed(failure, hadStarted) {
     this.#section.hidden = true;
     byId("boot-failure").hidden = false;
-    byId("boot-failed").replaceChildren(
-      h("p", {}, h("b", {}, "Python did not start. "), isPlain ? details : `${what} ${advice}`),
-      ...(isPlain ? [] : [h("p", { class: "details" }, `Details: ${details}`)]));
+    byId("boot-retry").textContent = hadStarted ? "Start it again" : "Retry";
+    showFailure(byId("boot-failed"), failure, hadStarted ? "" : "Python did not start.");
     byId("boot-failure").scrollIntoView({ block: "nearest" });
-    say(byId("memory-line"), "Python did not start");
+    say(byId("memory-line"), hadStarted ? "Python has stopped" : "Python did not start");
   }
 }

@@ -1,6 +1,7 @@
 // The console: Python in the page's runtime. Enter runs, Shift+Enter begins a line; ↑ and ↓ go through what was run.
 import { byId, h, say } from "./dom.js";
 import { explain } from "./failures.js";
+import { keepField } from "./session.js";
 
 export class Console {
   #log = byId("console-log");
@@ -14,6 +15,7 @@ export class Console {
   /** start() → the program of console.py */
   constructor(start) {
     this.start = start;
+    keepField(this.#field, "console");
     byId("console-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#run();
@@ -56,14 +58,14 @@ export class Console {
     this.#show("source", source);
     this.#running = new AbortController();
     this.#stop.disabled = false;
-    say(byId("console-status"), "Running…");
+    say(byId("console-status"), document.body.dataset.state === "ready" ? "Running…" : "Waiting for Python…");
     try {
       this.#program ??= await this.start();
       const { text, failed } = await this.#program.call("run", source, { signal: this.#running.signal });
       if (text) this.#show(failed ? "failed" : "result", text);
     } catch (error) {
-      const { advice, details } = explain(error);
-      this.#show("failed", error.name === "AbortError" ? "Stopped." : `${details} ${advice}`);
+      const { what, advice, details } = explain(error);
+      this.#show("failed", error.name === "AbortError" ? "Stopped." : [details || what, advice].filter(Boolean).join(" "));
     } finally {
       this.#running = null;
       if (document.activeElement === this.#stop) this.#field.focus();

@@ -30,7 +30,8 @@ function drawStack(report) {
   const legend = byId("stack-legend");
   if (!legend.children.length) {
     legend.append(...parts.map(([name]) =>
-      h("li", {}, h("i", { class: `key ${name}` }), WORDS[name] ?? name, " ", h("b", { class: "num" }))));
+      h("li", {}, h("i", { class: `key ${name}` }), WORDS[name] ?? name, " ", h("b", { class: "num" }))),
+    h("li", {}, h("i", { class: "key copies" }), "where separate copies would end"));
   }
   parts.forEach(([, size], i) => say(legend.children[i].lastElementChild, bytes(size)));
 }

@@ -1,5 +1,6 @@
 // The devices: a badge each, which one was chosen and why, which were lost, and how to enable those that are missing.
 import { byId, h, say } from "./dom.js";
+import { sentence } from "./failures.js";
 
 export const TITLES = { webgpu: "WebGPU", webnn: "WebNN", cpu: "CPU" };
 // How to enable devices, by navigator.vendor, which the HTML standard fixes for each kind of engine. Words only: which
@@ -70,8 +71,3 @@ function slow(kinds) {
     h("p", {}, `${isSecureContext ? "" : SECURE}${ENABLE[navigator.vendor] ?? ENABLE["Google Inc."]}`),
   ];
 }
-
-const sentence = (text) => {
-  const words = text.trim();
-  return words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
-};

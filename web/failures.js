@@ -2,7 +2,7 @@
 import { h } from "./dom.js";
 
 const MB = 2 ** 20;
-const LONGEST = 300; // characters of details, which may quote an untrusted file
+const LONGEST = 300; // characters of a message, which may quote an untrusted file
 
 // Class of the error → what happened, what to do.
 const KINDS = {
@@ -18,40 +18,75 @@ const KINDS = {
   DeviceUnavailable: ["The device is not available.", "Choose another device under Models."],
   DeviceError: ["The device refused a computation.", "Choose another device under Models."],
   DeviceLost: ["The device stopped working.", "Try again, or choose another device under Models."],
-  Stopped: ["Python in this tab has stopped.", "Reload the page."],
+  RuntimeLost: ["Python in this tab has stopped.", "Press “Start it again”, or reload the page."],
 };
+// The same where the files are a person's own: on another server, or chosen on this device.
+const ELSEWHERE = {
+  UnreachableError: [KINDS.UnreachableError[0], "Check the connection and the address. A server of another site has to allow other pages to read its files (CORS)."],
+  FileMissingError: ["There is no such model, or a file of it is missing.", "Check the name or the address: it must be the folder that contains config.json and model.safetensors."],
+  DownloadError: ["The server does not give out this model.", "Check the name or the address. A private model cannot be used here, because this page sends no token."],
+  InvalidWeights: ["A file is damaged, or of another kind.", "A model must be saved as config.json and model.safetensors."],
+};
+const CHOSEN = {
+  FileMissingError: ["A file is missing.", "Choose the whole folder of the model: config.json, model.safetensors and the files of its tokenizer."],
+  InvalidWeights: ELSEWHERE.InvalidWeights,
+};
+const WHERE = { elsewhere: ELSEWHERE, chosen: CHOSEN };
 const UNKNOWN = ["An unexpected error occurred.", "Reload the page; if it fails again, report it with these details."];
 
 // Errors of the JavaScript engine and of Pyodide, recognised by their messages.
 const BY_WORDS = [
-  [/fatally failed|no longer be used|maximum call stack|function signature mismatch|memory access out of bounds/i, "Stopped"],
+  [/fatally failed|no longer be used|maximum call stack|function signature mismatch|memory access out of bounds/i, "RuntimeLost"],
   [/out of memory|could not allocate|allocation failed|unable to allocate/i, "MemoryError"],
 ];
 
-/** Explain an Error whose `kinds` are its class and base classes in Python, if it is the runtime's: {what, advice, details}. */
-export function explain(failure) {
-  const text = lastLine(String(failure?.message ?? failure));
-  const kind = BY_WORDS.find(([words]) => words.test(text))?.[1] ?? (failure?.kinds ?? [String(failure?.name)]).find((name) => Object.hasOwn(KINDS, name));
-  const [what, advice] = kind === "MemoryBudgetError" ? overLimit(text) : KINDS[kind] ?? UNKNOWN;
-  return { what, advice, details: text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text };
+/**
+ * Explain an Error whose `kinds` are its class and base classes in Python, if it is the runtime's: {what, advice, details}.
+ * Messages that are plain already, and state what to do, are `what` alone. `where` is that of the files, if not this site.
+ */
+export function explain(failure, where) {
+  const text = shorter(lastLine(String(failure?.message ?? failure)).replaceAll(/(memory:)?memory-\d+\//g, "").replaceAll(/\bmemory-\d+/g, "the model"));
+  const known = { ...KINDS, ...WHERE[where] };
+  const kinds = failure?.kinds ?? [String(failure?.name)];
+  const kind = BY_WORDS.find(([words]) => words.test(text))?.[1] ?? kinds.find((name) => Object.hasOwn(known, name));
+  if (kind === "MemoryBudgetError") return overLimit(text);
+  if (!kind && !kinds.includes("InternalError") && kinds.some((name) => ["TensorCommonsError", "BootError"].includes(name))) {
+    return { what: sentence(text), advice: "", details: "" };
+  }
+  if (kind === "UnreachableError" && !navigator.onLine) return { what: "This browser is offline.", advice: "Connect to the network, then try again.", details: text };
+  const [what, advice] = known[kind] ?? UNKNOWN;
+  return { what, advice, details: text };
 }
 
 /** Show the failure in `place`, an alert; `before` states what did not happen ("Not moved."). */
-export function showFailure(place, failure, before = "") {
-  const { what, advice, details } = explain(failure);
+export function showFailure(place, failure, before = "", where = "") {
+  const { what, advice, details } = explain(failure, where);
   place.replaceChildren(
     h("p", {}, h("b", {}, [before, what].filter(Boolean).join(" ")), advice ? ` ${advice}` : ""),
-    h("p", { class: "details" }, `Details: ${details}`));
+    ...(details ? [h("p", { class: "details" }, `Details: ${details}`)] : []));
 }
+
+/** Words as a sentence: a capital at its beginning, a full stop at its end. */
+export const sentence = (words) => {
+  const text = words.trim();
+  const isWord = /^[a-z]+ /.test(text); // and not the name of a file
+  return (isWord ? text.charAt(0).toUpperCase() + text.slice(1) : text) + (/[.!?…]$/.test(text) ? "" : ".");
+};
 
 // The limit, and the one that would do, where the message has them.
 function overLimit(text) {
   const [what, advice] = KINDS.MemoryBudgetError;
   const limit = /limit of ([\d,]+) bytes/.exec(text)?.[1].replaceAll(",", "") / MB;
   const more = Number(/raise max_memory_mb by (\d+)/.exec(text)?.[1]);
-  if (!(limit > 0 && more > 0)) return [what, advice];
-  return [`The memory limit of ${Math.round(limit)} MB is too low for this.`, `Set it to ${Math.ceil(limit + more)} MB or more under Memory, or unload a model.`];
+  if (!(limit > 0 && more > 0)) return { what, advice, details: text };
+  return {
+    what: `The memory limit of ${Math.round(limit)} MB is too low for this.`,
+    advice: `Set it to ${Math.ceil(limit + more)} MB or more under Memory, or unload a model.`,
+    details: text,
+  };
 }
+
+const shorter = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
 
 // Reduce a traceback to its last line.
 function lastLine(text) {

@@ -14,6 +14,9 @@ export const megabytes = (count) => (count / MB).toFixed(count >= 1000 * MB ? 0 
 
 export const seconds = (value) => (value < 9.95 ? `${value.toFixed(2)} s` : `${value.toFixed(1)} s`);
 
+/** How long a run took: 0.091 → "91 ms", 1.2 → "1.20 s" */
+export const duration = (value) => (value < 0.9995 ? `${Math.round(1000 * value)} ms` : seconds(value));
+
 export const percent = (fraction) => `${(100 * fraction).toFixed(fraction < 0.1 && fraction > 0 ? 1 : 0)} %`;
 
 export const clock = (value) => `${Math.floor(value / 60)}:${String(Math.floor(value % 60)).padStart(2, "0")}`;

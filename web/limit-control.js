@@ -60,10 +60,10 @@ export class LimitControl {
         this.#refused = "";
         this.#report = { ...this.#report, limit_bytes: now * MB }; // the next report says the same
       } catch (failure) {
-        const { what, details } = explain(failure);
+        const { what, advice } = explain(failure);
         this.#refused = failure.name === "MemoryBudgetError"
           ? `The limit stays at ${bytes(this.#report.limit_bytes)}: more than ${now} MB is in use and cannot leave now.`
-          : `The limit was not changed. ${what} ${details}`;
+          : `The limit was not changed. ${what} ${advice}`.trim();
       }
     }
     this.#wanted = null;

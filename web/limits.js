@@ -36,7 +36,8 @@ export class LimitsPanel {
     try {
       this.#draw(await this.#ask());
     } catch (error) {
-      say(about, `The list could not be loaded. ${explain(error).details}`);
+      const { what, advice } = explain(error);
+      say(about, `The list could not be loaded. ${what} ${advice}`.trim());
     }
   }
 

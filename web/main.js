@@ -16,6 +16,7 @@ import { MemoryPicture } from "./memory-picture.js";
 import { ModelCards } from "./model-cards.js";
 import { Navigation } from "./navigation.js";
 import { ChatPanel } from "./panels/chat.js";
+import { refuseOtherDrops } from "./panels/drops.js";
 import { ImagesPanel } from "./panels/images.js";
 import { OwnPanel } from "./panels/own.js";
 import { PairPanel } from "./panels/pair.js";
@@ -31,33 +32,37 @@ const boot = new BootView(byId("boot"), start);
 const events = new MemoryEvents((name) => cards.titleOfName(name));
 const chart = new MemoryChart(byId("chart"), byId("chart-now"), events);
 const tensors = new TensorsTable(byId("tensors"));
-const limits = new LimitsPanel(byId("limits"), () => app.call("limits"));
-const diagnostics = new Diagnostics(() => tc.diagnostics());
-const python = new Console(() => tc.importPython("console.py"));
 let tc = null; // what connect() gave
-let app = null; // workbench/
+let started = Promise.withResolvers(); // of workbench/, the page's Python: calls wait for its start
+const call = async (...given) => (await started.promise).call(...given);
+const limits = new LimitsPanel(byId("limits"), () => call("limits"));
+const diagnostics = new Diagnostics(() => tc.diagnostics());
+const python = new Console(async () => {
+  await started.promise;
+  return tc.importPython("console.py");
+});
 let loads = 0; // times that a model was loaded, moved or unloaded
 const under = new Map(); // key → the controller of its latest call
 
 const cards = new ModelCards(byId("models"), {
   load: (model, onPart) => load(model.id, addressOf(model), optionsOf(model), onPart),
-  unload: (id) => app.call("unload", id),
-  move: (id, kind, onPart) => latest(`move:${id}`, (signal) => app.call("move", id, kind, { onPart, signal })),
-  pin: (kind) => app.call("pin", kind),
+  unload: (id) => call("unload", id),
+  move: (id, kind, onPart) => latest(`move:${id}`, (signal) => call("move", id, kind, { onPart, signal })),
+  pin: (kind) => call("pin", kind),
   cancel: (id) => under.get(`load:${id}`)?.abort(),
   changed: (id) => changed((panel) => panel.uses(id)),
 });
 // What panels use. A run replaces the one before it of the same key.
 const calls = {
-  run: (panel, request, onPart, key = panel) => latest(`run:${key}`, (signal) => app.call(panel, request, { onPart, signal })),
+  run: (panel, request, onPart, key = panel) => latest(`run:${key}`, (signal) => call(panel, request, { onPart, signal })),
   cancel: (key) => under.get(`run:${key}`)?.abort(),
-  call: (name, ...given) => app.call(name, ...given),
+  call,
   model: (id) => cards.model(id),
   state: (id) => cards.state(id),
   isLoaded: (id) => cards.state(id) === "loaded",
   load: (id, onProgress) => cards.load(id, onProgress),
   cancelLoad: (id) => under.get(`load:${id}`)?.abort(),
-  cost: (id) => app.call("cost", addressOf(cards.model(id)), optionsOf(cards.model(id))),
+  cost: (id) => call("cost", addressOf(cards.model(id)), optionsOf(cards.model(id))),
   loads: () => loads,
   loadOwn: async (name, title, source, options, onPart) => {
     const answer = await load(name, source, options, onPart);
@@ -65,7 +70,7 @@ const calls = {
     return answer;
   },
 };
-// One for each task: uses(modelId), and changed(), which runs it again.
+// One for each task: uses(modelId), changed(), which runs it again, and `wanted`, the models for what a person has given already.
 const PANELS = new Map([
   ["pair", new PairPanel(byId("pair"), calls)],
   ["sentences", new SentencesPanel(byId("sentences"), { ...calls, firstResult: markFirstEmbedding })],
@@ -90,6 +95,7 @@ const limit = new LimitControl({
   changed: () => changed((panel) => panel === PANELS.get(views.shown)), // it runs again, under the other limit
 });
 new MemoryDrawer();
+refuseOtherDrops();
 
 /** Run the panels that `wants` selects: the one in view now, the others once they are shown. */
 function changed(wants) {
@@ -104,15 +110,15 @@ function refresh(id) {
 
 const addressOf = (model) => new URL(`models/${model.id}`, document.baseURI).href;
 const optionsOf = (model) => (model.dtype ? { dtype: model.dtype } : {});
-const load = (name, source, options, onPart) => latest(`load:${name}`, (signal) => app.call("load", name, source, options, { onPart, signal }));
+const load = (name, source, options, onPart) => latest(`load:${name}`, (signal) => call("load", name, source, options, { onPart, signal }));
 
 // Make a call that replaces the one under way for `key`; gives {cancelled: true} for one that was replaced or cancelled.
-async function latest(key, call) {
+async function latest(key, make) {
   under.get(key)?.abort();
   const controller = new AbortController();
   under.set(key, controller);
   try {
-    return await call(controller.signal);
+    return await make(controller.signal);
   } catch (error) {
     if (error.name !== "AbortError") throw error;
     return { cancelled: true };
@@ -138,37 +144,48 @@ function drawReport(report) {
 }
 
 async function start() {
-  tc?.close();
   document.body.dataset.state = "booting";
   boot.begin();
   try {
-    tc = await connect({ progress_callback: (event) => boot.progress(event) });
-    app = await tc.importPython(WORKBENCH);
+    const runtime = tc = await connect({ progress_callback: (event) => boot.progress(event) });
+    runtime.closed.then((error) => { if (runtime === tc) failed(error); }); // Python has stopped
+    const workbench = await runtime.importPython(WORKBENCH);
     python.forget();
-    globalThis.tc = tc; // for the browser's console
-    drawReport(await tc.report());
-    tc.onReport(drawReport);
+    globalThis.tc = runtime; // for the browser's console
+    drawReport(await runtime.report());
+    runtime.onReport(drawReport);
+    started.resolve(workbench);
     document.body.dataset.state = "ready";
-    cards.ready(tc.models);
+    cards.ready(runtime.models);
     boot.done();
     limits.ready();
     diagnostics.ready();
     performance.measure("usable", { start: 0 });
     showTimings();
+    const wanted = PANELS.get(views.shown)?.wanted ?? [];
     changed(() => true);
-    cards.loadAtStart(new URLSearchParams(location.search).get("load")).finally(keepOffline);
+    cards.loadAtStart(new URLSearchParams(location.search).get("load"), wanted).finally(keepOffline);
+    PANELS.get("own").loadAtStart();
   } catch (error) {
-    tc?.close();
-    tc = null;
-    document.body.dataset.state = "failed";
-    boot.failed(error);
-    forgetDevices();
+    if (document.body.dataset.state !== "failed") failed(error);
   }
 }
 
 // Its downloads would compete with those of the first models.
 function keepOffline() {
   navigator.serviceWorker?.register("service-worker.js", { updateViaCache: "none" }).catch(() => {}); // not in every private window
+}
+
+// Python did not start, or has stopped: the next start has to load the models again.
+function failed(error) {
+  const hadStarted = document.body.dataset.state === "ready";
+  const runtime = tc;
+  tc = null;
+  runtime?.close();
+  if (hadStarted) started = Promise.withResolvers();
+  document.body.dataset.state = "failed";
+  boot.failed(error, hadStarted);
+  forgetDevices();
 }
 
 function markFirstEmbedding() {

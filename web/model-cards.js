@@ -65,15 +65,18 @@ export class ModelCards {
     for (const card of this.#cards.values()) if (card.name === name) role(card.element, "toggle").focus();
   }
 
-  /** Load the models of ?load=all (without the large ones), ?load=none, ?load=id,id; without it what was loaded before a reload, or else the small SPLADE family. */
-  loadAtStart(wish) {
+  /**
+   * Load the models of ?load=all (without the large ones), ?load=none, ?load=id,id; without it what was loaded before a reload, or else the
+   * small SPLADE family. What a person wants already (`wanted`) is loaded first, also then.
+   */
+  loadAtStart(wish, wanted) {
     const ids = [...this.#cards.keys()];
-    const before = kept("models", null)?.filter((id) => this.#cards.has(id));
+    const before = kept("models", null);
     const chosen = wish === "none" ? [] : wish === "all" ? this.#small()
-      : wish ? wish.split(",").filter((id) => this.#cards.has(id))
-        : before ?? ids.filter((id) => id.startsWith("splade-tiny"));
+      : wish ? wish.split(",")
+        : [...wanted, ...before ?? ids.filter((id) => id.startsWith("splade-tiny"))];
     this.#wanted = new Set();
-    return Promise.all(chosen.map((id) => this.load(id)));
+    return Promise.all([...new Set(chosen)].filter((id) => this.#cards.has(id)).map((id) => this.load(id)));
   }
 
   loadAll() {
@@ -236,7 +239,7 @@ export class ModelCards {
     }
     loading.hidden = !busy;
     role(element, "place").hidden = state !== "loaded";
-    const onBackbone = model.base ? ` on ${model.base}` : "";
+    const onBackbone = model.base ? ` on ${this.#models.get(model.base)?.title ?? model.base}` : "";
     if (state !== "loaded" || about) {
       say(role(element, "about"), state === "loaded" ? about : `${TASKS[model.task] ?? model.task}${onBackbone} · ${bytes(model.bytes)}`);
     }

@@ -1,7 +1,7 @@
 // What a run cost, as a strip: the operations that were shared within it, reused from earlier runs, and computed.
 import { TITLES } from "./devices.js";
 import { each, h, say, vary } from "./dom.js";
-import { count, plural, seconds } from "./format.js";
+import { count, duration, plural } from "./format.js";
 
 const PARTS = [
   ["shared", "shared in this run", (stats) => stats.reused_in_run],
@@ -26,7 +26,7 @@ export function drawStrip(place, stats) {
   });
   PARTS.forEach(([, , size], i) => say(legend.children[i].querySelector("b"), count(size(stats))));
   say(line, [
-    `${seconds(stats.seconds)} on ${stats.device.replace(/\w+/g, (kind) => TITLES[kind] ?? kind)}`,
+    `${duration(stats.seconds)} on ${stats.device.replace(/\w+/g, (kind) => TITLES[kind] ?? kind)}`,
     `${plural(stats.models.length, "model")} in one graph of ${plural(stats.nodes, "operation")}`,
     `${plural(stats.dispatches, "dispatch", "dispatches")} in ${plural(stats.js_calls, "JavaScript call")}`,
     ...(stats.fallback ? [stats.fallback] : []),

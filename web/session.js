@@ -14,5 +14,13 @@ export function kept(name, otherwise) {
 export function keep(name, value) {
   try {
     sessionStorage.setItem(key(name), JSON.stringify(value));
-  } catch { /* it lasts until the reload only */ }
+  } catch { // storage is full or disabled: it lasts until the reload only, and what it replaces must not come back
+    try { sessionStorage.removeItem(key(name)); } catch { /* disabled */ }
+  }
+}
+
+/** Keep what is typed in a text field over a reload. */
+export function keepField(field, name) {
+  field.value = kept(name, "") || field.value;
+  field.addEventListener("input", () => keep(name, field.value));
 }

@@ -1,11 +1,12 @@
 // The programs that use this site's files from another page: shown with this site's addresses, ready to copy.
 import { byId } from "./dom.js";
+import { program } from "./panels/code.js";
 
 const MODEL = "models/all-MiniLM-L6-v2";
 const address = (path) => new URL(path, document.baseURI).href;
 
 const PROGRAMS = {
-  python: (wheel) => `import micropip
+  Python: (wheel) => `import micropip
 await micropip.install("${address(wheel)}")
 
 import tensorcommons as tc
@@ -15,7 +16,7 @@ model = "${address(MODEL)}"
 similarity = await tc.pipeline("sentence-similarity", model, manager=manager)
 print(await similarity(["Rain is expected.", "It will be wet."]))
 print(manager.report().saved_bytes)`,
-  javascript: () => `import { connect } from "${address("tensorcommons.mjs")}";
+  JavaScript: () => `import { connect } from "${address("tensorcommons.mjs")}";
 
 const tc = await connect();
 const model = "${address(MODEL)}";
@@ -26,27 +27,24 @@ console.log(vectors.dims, vectors.tolist());`,
 };
 
 export class UseIt {
+  #places = Object.keys(PROGRAMS).map((title) => ({ title, ...program(title) }));
   #isFilled = false;
 
   constructor() {
-    for (const button of byId("use").querySelectorAll(".code button")) {
-      button.addEventListener("click", () => copy(button.previousElementSibling));
-    }
+    byId("use-programs").append(...this.#places.map(({ element }) => element));
   }
 
   /** Fill in the programs, once the view is opened. */
   async shown() {
     if (this.#isFilled) return;
-    this.#isFilled = true;
-    const { wheel } = await (await fetch("manifest.json")).json();
-    for (const place of byId("use").querySelectorAll(".code")) {
-      place.querySelector("pre").textContent = PROGRAMS[place.dataset.code](wheel);
+    const response = await fetch("manifest.json").catch(() => null);
+    if (!response?.ok) {
+      for (const { fill } of this.#places) fill("manifest.json could not be downloaded: check the connection, then open this view again.");
+      return;
     }
+    this.#isFilled = true;
+    const { wheel } = await response.json();
+    byId("use-source").href = wheel;
+    for (const { title, fill } of this.#places) fill(PROGRAMS[title](wheel));
   }
-}
-
-// Where the browser does not allow to copy, the program is selected.
-async function copy(program) {
-  getSelection().selectAllChildren(program);
-  await navigator.clipboard?.writeText(program.textContent).catch(() => {});
 }

@@ -93,7 +93,9 @@ def test_failing_files_are_reported_on_their_cards_and_the_page_continues(
     page.context.set_offline(True)
     troubled.press(HEADS[1], "Load")
     troubled.wait_card(HEADS[1], "error")
-    expect(alert(troubled, HEADS[1])).to_contain_text("Not loaded. The server does not respond. Check the connection")
+    expect(alert(troubled, HEADS[1])).to_contain_text(
+        "Not loaded. This browser is offline. Connect to the network, then try again."
+    )
     page.context.set_offline(False)
     troubled.press(HEADS[1], "Try again")
     troubled.wait_card(HEADS[1], "loaded")

@@ -120,9 +120,10 @@ def test_chat_streams_stops_and_runs_under_a_limit_that_is_too_small_for_all(pag
     page.wait_panel("chat")
     expect(log.last).to_contain_text("Paris")
     expect(page.page.locator("#chat-said")).to_contain_text("Paris")
-    stats = page.panel("chat").locator('[data-role="stats"]')
-    expect(stats).to_have_text(re.compile(r"^\d+ tokens, the first after [\d.]+ s · [\d.]+ tokens per second"))
-    print(f"\n{stats.inner_text()}")
+    about = page.page.locator("#chat-about")
+    expect(about).to_have_text(re.compile(r"^\d+ tokens, the first after [\d.]+ m?s · [\d.]+ tokens per second"))
+    expect(page.panel("chat").locator(".strip")).to_be_visible()
+    print(f"\n{about.inner_text()}")
 
     message.fill("Tell me a very long story about a dragon.")
     page.page.get_by_role("button", name="Send").click()
@@ -131,7 +132,23 @@ def test_chat_streams_stops_and_runs_under_a_limit_that_is_too_small_for_all(pag
     page.wait_panel("chat", "cancelled")
     expect(log).to_have_count(4)
     expect(message).to_be_focused()
-    page.page.get_by_role("button", name="Clear").click()
+    message.fill("A question that is kept")
+    page.page.get_by_role("button", name="Answer again").click()
+    expect(log.last.locator("p")).to_have_text(re.compile(r"\w+ \w+"))
+    expect(message).to_be_focused()
+    page.panel("chat").get_by_role("button", name="Stop the answer").click()
+    page.wait_panel("chat", "cancelled")
+    expect(log).to_have_count(4)
+
+    message.fill("and so on " * 4000)
+    message.press("Enter")
+    page.wait_panel("chat", "error")
+    expect(page.panel("chat").get_by_role("alert")).to_contain_text(
+        "This is longer than the model can read. Clear the conversation, or send a shorter message."
+    )
+    expect(log).to_have_count(4)
+    expect(message).to_have_value(re.compile("^and so on"))
+    page.page.get_by_role("button", name="Clear the conversation").click()
     expect(log).to_have_count(0)
 
 
@@ -177,11 +194,22 @@ def test_ones_own_model_is_described_loaded_and_run(page: Tab) -> None:
     alert = panel.get_by_role("alert").first
     page.page.get_by_label("Or its files").set_input_files(files[1])
     expect(alert).to_contain_text("config.json is not among these files")
-    page.page.get_by_label("Or its files").set_input_files(
-        FilePayload(name="config.json", mimeType="application/json", buffer=b'{"model_type": "<i>whale</i>"}')
-    )
+    config = FilePayload(name="config.json", mimeType="application/json", buffer=b'{"model_type": "<i>whale</i>"}')
+    weights = FilePayload(name="model.safetensors", mimeType="", buffer=files[1].read_bytes())
+    page.page.get_by_label("Or its files").set_input_files([config, weights])
     expect(alert).to_contain_text("This model cannot be used. This kind of model is not supported.")
     expect(alert).to_contain_text("<i>whale</i>")
+    gguf = FilePayload(name="<b>m</b>.gguf", mimeType="", buffer=b"GGUF")
+    page.page.get_by_label("Or its files").set_input_files([config, gguf])
+    expect(alert).to_contain_text("A GGUF file cannot be loaded: the weights must be in model.safetensors.")
+    for source, words in (
+        ("a b c", "“a b c” is neither a name nor an address. A name is org/name"),
+        ("http://example.com/x", "must begin with https://"),
+        ("./models/nothing", "There is no such model, or a file of it is missing. Check the name or the address"),
+    ):
+        own(page, source)
+        expect(alert).to_contain_text(words)
+        page.errors.clear()  # a missing file is in the browser's console
     card.get_by_role("button", name="Unload org/splade-tiny-polarity").click()
     expect(page.page.locator("#own-loaded > li")).to_have_count(0)
 

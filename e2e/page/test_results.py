@@ -178,7 +178,7 @@ def test_a_panel_without_its_model_offers_to_load_it(loaded: Tab) -> None:
 
 def test_the_shown_program_runs_and_its_wheel_is_there(loaded: Tab) -> None:
     loaded.show("use")
-    shown = loaded.page.locator("#use").get_by_label("Python", exact=True)
+    shown = loaded.page.locator("#use").get_by_label("Python program", exact=True)
     expect(shown).to_contain_text("import tensorcommons")
     install, _, program = shown.inner_text().partition("\n\n")
     wheel = re.findall(r'"(http.*\.whl)"', install)

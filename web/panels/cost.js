@@ -6,10 +6,9 @@ import { bytes } from "../format.js";
  * on: a few of equal names do not indicate a common origin.
  */
 export function costWords({ download_bytes, new_bytes, weight_bytes, shared_bytes, shareable_bytes, limit_bytes, device_bytes }) {
-  const words = [download_bytes
-    ? `Loading downloads ${bytes(download_bytes)}`
-    : "Nothing to download"];
-  words[0] += new_bytes ? ` and adds ${bytes(new_bytes)} to the device.` : ". All of its weights are on the device already.";
+  const adds = new_bytes ? `adds ${bytes(new_bytes)} to the device.` : "";
+  const words = download_bytes ? [`Loading downloads ${bytes(download_bytes)}${adds ? ` and ${adds}` : "."}`] : [`Nothing to download${adds ? `; loading ${adds}` : "."}`];
+  if (!new_bytes) words.push("All of its weights are on the device already.");
   if (shared_bytes && new_bytes) words.push(`${bytes(shared_bytes)} of its ${bytes(weight_bytes)} are there already and are shared.`);
   const unknown = shareable_bytes - shared_bytes;
   if (unknown > weight_bytes / 2) words.push(`Up to ${bytes(unknown)} of that may turn out to be shared: content is compared while it loads.`);

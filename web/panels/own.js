@@ -2,13 +2,18 @@
 import { TITLES } from "../devices.js";
 import { byId, h, role, say } from "../dom.js";
 import { showFailure } from "../failures.js";
-import { bytes, count, megabytes, seconds } from "../format.js";
+import { bytes, count, duration } from "../format.js";
+import { drawStrip } from "../run-strip.js";
+import { keep, keepField, kept } from "../session.js";
 import { codeOf } from "./code.js";
 import { costWords } from "./cost.js";
+import { takeDrops } from "./drops.js";
+import { loadingBar } from "./loading.js";
 import { picture } from "./pictures.js";
 import { shown } from "./results.js";
 
 const LARGEST = 1_000_000_000; // bytes of dropped files, which Python keeps in its memory
+const HUB = /^(https?:\/\/)?(huggingface\.co|hf\.co)\//; // pages of models, as people copy them
 const FIELDS = {
   text: (words) => ({ name: "text", label: words, rows: 3 }),
   pair: { name: "pair", label: "Second text", rows: 2 },
@@ -36,30 +41,33 @@ export class OwnPanel {
   #dtype = byId("own-dtype");
   #about = byId("own-about");
   #loaded = byId("own-loaded");
+  #entries = []; // models that are loaded, or load: {name, title, source, dtype, tasks}
   #code;
   #last = null; // what the code is about: {source, task}
   #count = 0;
   #latest = 0;
+  wanted = [];
 
   constructor(panel, calls) {
     this.panel = panel;
     this.calls = calls;
+    keepField(this.#source, "own-source");
     byId("own-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      const source = this.#source.value.trim();
-      if (source) this.#look(addressOf(source), source);
+      const typed = this.#source.value.trim();
+      if (!typed) return;
+      const { source, words } = sourceOf(typed);
+      if (source) this.#look(source, typed);
+      else this.#refuse(words);
     });
     for (const id of ["own-files", "own-folder"]) {
-      byId(id).addEventListener("change", (event) => this.#files([...event.target.files].map((file) => [file.webkitRelativePath || file.name, file])));
+      const field = byId(id);
+      field.addEventListener("change", () => {
+        this.#files([...field.files].map((file) => [file.webkitRelativePath || file.name, file]));
+        field.value = ""; // the same files can be chosen again
+      });
     }
-    panel.addEventListener("dragover", (event) => {
-      if (event.dataTransfer.types.includes("Files")) event.preventDefault();
-    });
-    panel.addEventListener("drop", async (event) => {
-      if (!event.dataTransfer.types.includes("Files")) return;
-      event.preventDefault();
-      this.#files(await dropped(event.dataTransfer));
-    });
+    takeDrops(panel, (found) => this.#files(found));
     this.#code = codeOf("own", (text) => this.#filled(text));
     panel.append(this.#code);
   }
@@ -70,20 +78,31 @@ export class OwnPanel {
 
   changed() {}
 
+  /** Load the models that were loaded before a reload; chosen files are not there any more. */
+  loadAtStart() {
+    this.#loaded.replaceChildren();
+    this.#entries = [];
+    for (const entry of kept("own-models", [])) this.#load({ ...entry, name: this.#name() }, this.#loaded.appendChild(h("li", { class: "own" }, h("h3", {}, entry.title))));
+  }
+
   #files(entries) {
     if (!entries.length) return;
-    const error = role(this.panel, "error");
     const total = entries.reduce((sum, [, file]) => sum + file.size, 0);
     const tops = new Set(entries.map(([name]) => (name.includes("/") ? name.split("/")[0] : "")));
     const top = tops.size === 1 && !tops.has("") ? `${[...tops][0]}/` : "";
     const files = Object.fromEntries(entries.map(([name, file]) => [name.slice(top.length), file]));
-    if (total > LARGEST) {
-      error.replaceChildren(h("p", {}, `These files have ${bytes(total)}; ${bytes(LARGEST)} can be dropped at most. Put the folder on a web server and enter its address.`));
-    } else if (!files["config.json"]) {
-      error.replaceChildren(h("p", {}, "config.json is not among these files. Choose the whole folder of a model: config.json, model.safetensors and the files of its tokenizer."));
-    } else {
-      this.#look(files, top.slice(0, -1) || "dropped files");
-    }
+    const lack = lackOf(Object.keys(files));
+    if (lack) this.#refuse(lack);
+    else if (total > LARGEST) this.#refuse(`These files have ${bytes(total)}; ${bytes(LARGEST)} can be dropped at most. Put the folder on a web server and enter its address.`);
+    else this.#look(files, top.slice(0, -1) || "your files");
+  }
+
+  // What was entered cannot be a model.
+  #refuse(words) {
+    this.#latest += 1;
+    this.#state("error", "");
+    this.#about.replaceChildren();
+    role(this.panel, "error").replaceChildren(h("p", {}, words));
   }
 
   /** Describe a model, and offer to load it. */
@@ -91,7 +110,7 @@ export class OwnPanel {
     const number = ++this.#latest;
     const error = role(this.panel, "error");
     error.replaceChildren();
-    this.#state("running", "Reading the headers…");
+    this.#state("running", document.body.dataset.state === "ready" ? "Reading the headers…" : "Waiting for Python…");
     const dtype = this.#dtype.value || null;
     try {
       const cost = await this.calls.call("cost", source, { dtype });
@@ -102,7 +121,7 @@ export class OwnPanel {
       if (number !== this.#latest) return;
       this.#state("error", "Failed");
       this.#about.replaceChildren();
-      showFailure(error, failure, "This model cannot be used.");
+      showFailure(error, failure, "This model cannot be used.", whereOf(source));
     }
   }
 
@@ -110,11 +129,7 @@ export class OwnPanel {
     const tasks = cost.tasks.filter((task) => TASKS[task]);
     const row = (name, text) => h("div", {}, h("dt", {}, name), h("dd", {}, text));
     const load = h("button", { type: "button", class: "primary" }, `Load ${title}`);
-    const bar = h("progress", { max: 1, value: 0, "aria-label": `Loading ${title}` });
-    const done = h("span", { class: "small num" }, "waiting for its turn");
-    const stop = h("button", { type: "button" }, "Cancel", h("span", { class: "sr" }, ` loading ${title}`));
-    const loading = h("div", { class: "loading", hidden: true }, bar, done, stop);
-    const error = h("div", { class: "error", role: "alert" });
+    const place = h("div", { class: "needs" }, load);
     this.#about.replaceChildren(
       h("h3", { tabindex: -1 }, title),
       h("dl", { class: "facts" },
@@ -123,38 +138,45 @@ export class OwnPanel {
         row("Stored as", Object.entries(cost.stored_formats).map(([name, size]) => `${name}, ${bytes(size)}`).join("; ")),
         row("On the device", `${bytes(cost.weight_bytes)} on ${TITLES[cost.device]}`),
         row("Can", tasks.map((task) => TASKS[task][0].toLowerCase()).join(", ") || "nothing that this page has a form for")),
-      h("p", { class: "small", "data-role": "cost" }, costWords(cost)), load, loading, error);
-    const name = `own-${++this.#count}`;
-    stop.addEventListener("click", () => this.calls.cancelLoad(name));
-    load.addEventListener("click", async () => {
-      error.replaceChildren();
-      load.disabled = true;
-      loading.hidden = false;
-      stop.focus();
-      try {
-        const answer = await this.calls.loadOwn(name, title, source, { dtype }, ({ loaded, total, shared }) => {
-          bar.value = total ? loaded / total : 0;
-          say(done, `${megabytes(loaded)} of ${megabytes(total)} MB · ${megabytes(shared)} MB shared`);
-        });
-        if (answer.cancelled) {
-          load.disabled = false;
-          load.focus();
-        } else {
-          this.#about.replaceChildren();
-          this.#add(name, title, source, answer, tasks);
-        }
-      } catch (failure) {
-        load.disabled = false;
-        load.focus();
-        showFailure(error, failure, "Not loaded.");
-      }
-      loading.hidden = true;
-    });
+      h("p", { class: "small", "data-role": "cost" }, costWords(cost)), place);
+    load.addEventListener("click", () => this.#load({ name: this.#name(), title, source, dtype, tasks }, place, load));
     this.#about.querySelector("h3").focus();
   }
 
+  /** Load a model, with the progress in `place`; `again` is the button that a person has pressed. */
+  async #load(entry, place, again = null) {
+    const { name, title, source, dtype } = entry;
+    const loading = loadingBar(title, () => this.calls.cancelLoad(name));
+    const error = h("div", { class: "error", role: "alert" });
+    place.replaceChildren(...[place.querySelector("h3"), again].filter(Boolean), loading.element, error);
+    if (again) again.hidden = true;
+    this.#change([...this.#entries, entry]);
+    loading.show(true);
+    if (again) loading.focus();
+    try {
+      const answer = await this.calls.loadOwn(name, title, source, { dtype }, loading.progress);
+      if (!answer.cancelled) {
+        const { hasFocus } = loading;
+        if (again) this.#about.replaceChildren();
+        else place.remove();
+        this.#add(entry, answer, again && hasFocus);
+        return;
+      }
+      if (!again) place.remove();
+    } catch (failure) {
+      showFailure(error, failure, "Not loaded.", whereOf(source));
+    }
+    this.#change(this.#entries.filter((each) => each !== entry));
+    const { hasFocus } = loading;
+    loading.show(false);
+    if (!again) return;
+    again.hidden = false;
+    if (hasFocus) again.focus();
+  }
+
   /** A loaded model: its tasks, each with a form. */
-  #add(name, title, source, { device, mask }, tasks) {
+  #add(entry, { device, mask }, takesFocus) {
+    const { name, title, source, tasks } = entry;
     const choice = h("select", { "aria-label": `Task of ${title}` }, ...tasks.map((task) => h("option", { value: task }, TASKS[task][0])));
     const unload = h("button", { type: "button" }, "Unload", h("span", { class: "sr" }, ` ${title}`));
     const place = h("div", { class: "task" });
@@ -165,6 +187,7 @@ export class OwnPanel {
       unload.disabled = true;
       try {
         await this.calls.call("unload", name);
+        this.#change(this.#entries.filter((each) => each !== entry));
         element.remove();
         this.#source.focus();
       } catch (failure) {
@@ -175,7 +198,17 @@ export class OwnPanel {
     this.#loaded.append(element);
     if (tasks.length) this.#form(place, name, tasks[0], source, mask);
     else place.append(h("p", { class: "small" }, "This page has no form for its tasks: use it from Python."));
-    element.querySelector("h3").focus();
+    if (takesFocus) element.querySelector("h3").focus();
+  }
+
+  #name() {
+    this.#count += 1;
+    return `own-${this.#count}`;
+  }
+
+  #change(entries) {
+    this.#entries = entries;
+    keep("own-models", entries.filter(({ source }) => typeof source === "string"));
   }
 
   #form(place, name, task, source, mask) {
@@ -185,8 +218,9 @@ export class OwnPanel {
     const status = h("span", { role: "status" });
     const error = h("div", { class: "error", role: "alert" });
     const result = h("div", { "data-role": "result" });
+    const strip = h("div", { class: "run small muted", hidden: true });
     const form = h("form", {}, ...controls.map(({ field, control }, i) => labelledField(field, control, `${name}-${task}-${i}`)),
-      h("p", { class: "status" }, run, stop, status), error, result);
+      h("p", { class: "status" }, run, stop, status), error, result, strip);
     place.replaceChildren(form);
     this.#last = { source, task };
     this.#code.refresh();
@@ -194,8 +228,9 @@ export class OwnPanel {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       error.replaceChildren();
-      run.disabled = true;
       stop.hidden = false;
+      if (document.activeElement === run) stop.focus(); // disabling would drop the focus
+      run.disabled = true;
       say(status, "Running…");
       try {
         const values = await valuesOf(controls);
@@ -206,15 +241,16 @@ export class OwnPanel {
           text.append(part.text);
         }, `own:${name}`);
         if (!answer.cancelled && answer.value !== undefined) result.replaceChildren(...shown(task, answer.value, values));
-        say(status, answer.cancelled ? "Stopped" : seconds(answer.stats.seconds)
+        if (!answer.cancelled) drawStrip(strip, answer.stats);
+        say(status, answer.cancelled ? "Stopped" : duration(answer.stats.seconds)
           + (answer.tokens_per_second ? ` · ${answer.tokens_per_second.toFixed(1)} tokens per second` : ""));
       } catch (failure) {
         say(status, "Failed");
         if (failure.isPlain) error.replaceChildren(h("p", {}, failure.message));
         else showFailure(error, failure);
       }
-      if (document.activeElement === stop) run.focus();
       run.disabled = false;
+      if (document.activeElement === stop) run.focus();
       stop.hidden = true;
     });
   }
@@ -263,28 +299,27 @@ async function valuesOf(controls) {
   return values;
 }
 
-/** An address of this site is relative to the page; a name of a hub stays as it is. */
-function addressOf(source) {
-  return /^\.{0,2}\//.test(source) ? new URL(source, document.baseURI).href : source;
+/** What a person entered as a source: {source}, or {words} where it cannot be one. */
+function sourceOf(typed) {
+  const name = HUB.test(typed) ? typed.replace(HUB, "").replace(/\/(tree|blob|resolve)\/([^/]+).*$/, "@$2").replace(/\/$/, "") : typed;
+  if (/^[\w-][\w.-]*\/[\w.-]+(@(?!.*\.\.)[\w./-]+)?$/.test(name)) return { source: name };
+  if (/^(https?:\/\/|\.{0,2}\/)/.test(typed) && URL.canParse(typed, document.baseURI)) {
+    const { href, origin, protocol } = new URL(typed.replace(/\/(config\.json|[^/]+\.safetensors)$/, "/"), document.baseURI);
+    if (origin === location.origin || protocol === "https:") return { source: href };
+    return { words: `${short(typed)} cannot be read from this page: an address of another site must begin with https://.` };
+  }
+  return { words: `${short(typed)} is neither a name nor an address. A name is org/name or org/name@revision; an address begins with https:// or ./.` };
 }
 
-/** The files of a drop, also those in folders, as [path, File]. */
-async function dropped(transfer) {
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.length) return [...transfer.files].map((file) => [file.name, file]);
-  const found = [];
-  const visit = async (entry, path) => {
-    if (entry.isFile) {
-      found.push([`${path}${entry.name}`, await new Promise((resolve, reject) => entry.file(resolve, reject))]);
-      return;
-    }
-    const reader = entry.createReader();
-    for (;;) {
-      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!some.length) return;
-      for (const each of some) await visit(each, `${path}${entry.name}/`);
-    }
-  };
-  for (const entry of entries) await visit(entry, "");
-  return found;
+const short = (text) => `“${text.length > 80 ? `${text.slice(0, 80)}…` : text}”`;
+const whereOf = (source) => (typeof source === "string" ? "elsewhere" : "chosen");
+
+/** Why files are not a model that can be loaded; "" if they may be one. */
+function lackOf(names) {
+  const has = (...endings) => names.some((name) => endings.some((ending) => name.toLowerCase().endsWith(ending)));
+  const whole = "Choose the whole folder of a model: config.json, model.safetensors and the files of its tokenizer.";
+  if (has(".safetensors")) return names.includes("config.json") ? "" : `config.json is not among these files. ${whole}`;
+  const other = [["A GGUF file", ".gguf"], ["An ONNX model", ".onnx"], ["A pickle of PyTorch", ".bin", ".pt", ".pth", ".ckpt"], ["A model of TensorFlow or Keras", ".h5", ".tflite", ".keras", ".pb"]]
+    .find(([, ...endings]) => has(...endings));
+  return `${other ? `${other[0]} cannot be loaded` : "There are no weights among these files"}: the weights must be in model.safetensors. ${whole}`;
 }

@@ -1,15 +1,16 @@
 // The panel of search: a text is cut into passages and embedded, and a question ranks them.
 import { byId, h, role, say } from "../dom.js";
-import { plural } from "../format.js";
-import { LiveRun } from "../live-run.js";
+import { count, plural } from "../format.js";
 import { kept } from "../session.js";
-import { codeOf } from "./code.js";
+import { takeDrops } from "./drops.js";
+import { LivePanel } from "./live-panel.js";
 import { showNeed } from "./need.js";
 
 const MINILM = "all-MiniLM-L6-v2";
 const LARGEST = 5_000_000; // bytes of a file
 
-export class SearchPanel {
+export class SearchPanel extends LivePanel {
+  models = [MINILM];
   #text = byId("search-text");
   #question = byId("search-question");
   #found = byId("search-found");
@@ -17,81 +18,65 @@ export class SearchPanel {
   #need = byId("search-need");
 
   constructor(panel, calls) {
-    this.panel = panel;
-    this.calls = calls;
-    this.runs = new LiveRun(panel, {
-      collect: () => ({ text: this.#text.value, question: this.#question.value }),
-      run: (request, onPart) => (calls.isLoaded(MINILM) ? calls.run("search", request, onPart) : this.#needed()),
-      cancel: () => calls.cancel("search"),
-      draw: () => {},
-      done: (answer) => this.#draw(answer),
-      clear: () => this.#clear(),
-    });
+    super(panel, calls);
     const before = kept("search", {});
     this.#question.value = before.question ?? this.#question.value;
     if (before.text !== undefined) this.#text.value = before.text;
     else this.#sample();
-    for (const field of [this.#text, this.#question]) field.addEventListener("input", () => this.runs.typed());
+    for (const field of [this.#text, this.#question]) field.addEventListener("input", () => this.typed());
     const file = byId("search-file");
-    file.addEventListener("change", () => this.#open(file.files[0]));
-    panel.addEventListener("dragover", (event) => {
-      if (event.dataTransfer.types.includes("Files")) event.preventDefault();
+    file.addEventListener("change", () => {
+      this.#open([...file.files]);
+      file.value = ""; // the same file can be chosen again
     });
-    panel.addEventListener("drop", (event) => {
-      if (!event.dataTransfer.files.length) return; // dragged text goes where the browser puts it
-      event.preventDefault();
-      this.#open(event.dataTransfer.files[0]);
-    });
-    panel.append(codeOf("search"));
+    takeDrops(panel, (found) => this.#open(found.map(([, each]) => each)));
   }
 
   uses(id) {
     return id === MINILM;
   }
 
-  changed() {
-    this.runs.soon(0);
+  collect() {
+    return { text: this.#text.value, question: this.#question.value };
+  }
+
+  run(request, onPart) {
+    return this.calls.isLoaded(MINILM) ? super.run(request, onPart) : this.#needed();
   }
 
   async #sample() {
     const response = await fetch(new URL("../samples/handbook.txt", import.meta.url)).catch(() => null);
     if (!response?.ok || this.#text.value) return;
     this.#text.value = await response.text();
-    if (document.body.dataset.state === "ready") this.runs.soon(0);
+    if (document.body.dataset.state === "ready") this.soon(0);
   }
 
-  async #open(file) {
-    const error = role(this.panel, "error");
+  async #open([file, ...more]) {
     if (!file) return;
-    if (file.size > LARGEST) {
-      error.replaceChildren(h("p", {}, `${file.name} has more than 5 MB: choose a smaller text file.`));
-      return;
+    const { text, words } = await textOf(file);
+    if (text !== undefined) {
+      this.#text.value = text;
+      this.typed();
     }
-    const text = await file.text();
-    if (text.includes("\0")) {
-      error.replaceChildren(h("p", {}, `${file.name} is not a text file.`));
-      return;
-    }
-    error.replaceChildren();
-    this.#text.value = text;
-    this.runs.typed();
+    const others = more.length ? `One file is searched at a time: ${plural(more.length, "other file was", "other files were")} not opened.` : "";
+    role(this.panel, "error").replaceChildren(...[words, others].filter(Boolean).map((each) => h("p", {}, each)));
   }
 
   #needed() {
-    this.#clear();
+    this.clear();
     showNeed(this.#need, MINILM, this.calls, "to search");
     return { stats: null };
   }
 
-  #clear() {
+  clear() {
     say(this.#counts, "");
     this.#found.replaceChildren();
   }
 
-  #draw({ passages, left_out: leftOut, embedded, found }) {
+  done({ passages, left_out: leftOut, embedded, found }) {
     if (passages === undefined) return; // the model is needed first
     this.#need.replaceChildren();
-    say(this.#counts, `${plural(passages, "passage")}, ${embedded ? `${embedded.toLocaleString("en")} of them embedded now` : "none embedded again"}`
+    say(this.#counts, `${plural(passages, "passage")}, ${embedded ? `${count(embedded)} of them embedded now` : "none embedded again"}`
       + (leftOut ? `; ${plural(leftOut, "passage")} beyond the first 1,000 left out` : ""));
     const words = wordsOf(this.#question.value);
     this.#found.replaceChildren(...found.map(({ text, start, stop, score }) => {
@@ -110,4 +95,22 @@ const wordsOf = (text) => (text.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu) ?? [])
 // The text with the words of the question marked.
 function marked(text, words) {
   return text.split(/([\p{L}\p{N}]+)/u).map((piece) => (words.includes(piece.toLowerCase()) ? h("mark", {}, piece) : piece));
+}
+
+// Decode a file: {text}, and {words} where it cannot be read, or where its encoding was not certain.
+async function textOf(file) {
+  if (file.size > LARGEST) return { words: `${file.name} has more than 5 MB: choose a smaller text file.` };
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const [first, second] = bytes;
+  const encoding = first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8";
+  const decode = (name, options) => new TextDecoder(name, options).decode(bytes);
+  let text;
+  let words = "";
+  try {
+    text = decode(encoding, { fatal: true });
+  } catch {
+    text = decode("windows-1252");
+    words = `${file.name} is not in UTF-8. It was read as Western European (Windows-1252): save it as UTF-8 if letters are wrong.`;
+  }
+  return text.includes("\0") ? { words: `${file.name} is not a text file: choose a file of plain text.` } : { text, words };
 }

@@ -1,9 +1,8 @@
 // The panel of sentences: rows to type in, their similarity as a matrix, and the skill probability of each.
 import { barList, blanks } from "../bars.js";
 import { byId, h } from "../dom.js";
-import { LiveRun } from "../live-run.js";
 import { kept } from "../session.js";
-import { codeOf } from "./code.js";
+import { LivePanel } from "./live-panel.js";
 import { matrix } from "./matrix.js";
 import { showNeed } from "./need.js";
 
@@ -12,61 +11,44 @@ const FIRST = [
   "Building ETL jobs with Python is my daily work.",
   "The cat sleeps on the warm windowsill.",
 ];
-const MODELS = ["all-MiniLM-L6-v2", "skill-head"];
 const MOST = 12; // rows
 
-export class SentencesPanel {
+export class SentencesPanel extends LivePanel {
+  models = ["all-MiniLM-L6-v2", "skill-head"];
   #rows = byId("sentence-rows");
   #add = byId("add-sentence");
   #seen = false;
 
   constructor(panel, calls) {
-    this.panel = panel;
-    this.calls = calls;
-    this.runs = new LiveRun(panel, {
-      collect: () => ({ texts: this.#texts() }),
-      run: (request, onPart) => calls.run("sentences", request, onPart),
-      cancel: () => calls.cancel("sentences"),
-      draw: (part) => this.#draw(part),
-      clear: () => this.#clear(),
-    });
+    super(panel, calls);
     for (const text of kept(panel.id, { texts: FIRST }).texts) this.#addRow(text);
     this.#add.addEventListener("click", () => {
       this.#addRow("").focus();
-      this.#typed();
+      this.typed();
     });
-    this.#clear();
-    panel.append(codeOf("sentences"));
-  }
-
-  changed() {
-    this.runs.soon(0);
+    this.clear();
   }
 
   uses(id) {
-    return MODELS.includes(id);
+    return this.models.includes(id);
   }
 
-  #fields() {
-    return [...this.#rows.querySelectorAll("textarea")];
-  }
-
-  #texts() {
-    return this.#fields().map((field) => field.value);
+  collect() {
+    return { texts: [...this.#rows.querySelectorAll("textarea")].map((field) => field.value) };
   }
 
   #addRow(text) {
     const field = h("textarea", { rows: 1, spellcheck: "false", dir: "auto" });
     field.value = text;
-    field.addEventListener("input", () => this.#typed());
+    field.addEventListener("input", () => this.typed());
     const remove = h("button", { type: "button", class: "quiet" }, "Remove");
     const row = h("li", {}, field, remove);
     remove.addEventListener("click", () => {
       const next = row.nextElementSibling ?? row.previousElementSibling;
       row.remove();
       this.#number();
-      next?.querySelector("button").focus();
-      this.#typed();
+      (next.querySelector("button:enabled") ?? next.querySelector("textarea")).focus();
+      this.typed();
     });
     this.#rows.append(row);
     this.#number();
@@ -84,21 +66,13 @@ export class SentencesPanel {
     this.#add.disabled = rows.length >= MOST;
   }
 
-  #typed() {
-    this.runs.typed();
+  clear() {
+    this.part("similarity").replaceChildren(h("p", { class: "needs small" }, "How alike each sentence is to each other appears here."));
+    this.part("skill").replaceChildren(blanks(this.collect().texts.map((_, i) => String(i + 1))));
   }
 
-  #part(name) {
-    return this.panel.querySelector(`[data-part="${name}"]`);
-  }
-
-  #clear() {
-    this.#part("similarity").replaceChildren(h("p", { class: "needs small" }, "How alike each sentence is to each other appears here."));
-    this.#part("skill").replaceChildren(blanks(this.#texts().map((_, i) => String(i + 1))));
-  }
-
-  #draw({ part, needs: missing, rows, value }) {
-    const place = this.#part(part);
+  draw({ part, needs: missing, rows, value }) {
+    const place = this.part(part);
     if (missing) showNeed(place, missing, this.calls);
     else if (part === "similarity") this.#matrix(place, rows, value);
     else place.replaceChildren(this.#skill(rows, value));
@@ -110,7 +84,7 @@ export class SentencesPanel {
   }
 
   #matrix(place, rows, values) {
-    const texts = this.#texts();
+    const { texts } = this.collect();
     place.replaceChildren(matrix(rows.map((row) => [row + 1, texts[row] ?? ""]), values, "Cosine similarity of each sentence with each other"));
     if (!this.#seen) {
       this.#seen = true;

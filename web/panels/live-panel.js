@@ -1,27 +1,53 @@
 // A panel that runs as a person types: waits for a pause, keeps only the latest run, and shows its state.
-import { TITLES } from "./devices.js";
-import { h, role, say } from "./dom.js";
-import { showFailure } from "./failures.js";
-import { count, seconds } from "./format.js";
-import { drawStrip } from "./run-strip.js";
-import { keep } from "./session.js";
+import { TITLES } from "../devices.js";
+import { h, role, say } from "../dom.js";
+import { showFailure } from "../failures.js";
+import { count, duration } from "../format.js";
+import { drawStrip } from "../run-strip.js";
+import { keep } from "../session.js";
+import { codeOf } from "./code.js";
+import { showState } from "./state.js";
 
 const PAUSE = 350; // ms without a keystroke
 
-export class LiveRun {
+/** A panel gives collect() → request, draw(part), clear(), uses(modelId), and `models`, those that it needs first. */
+export class LivePanel {
   #timer = 0;
   #latest = 0;
 
-  /** calls: collect() → request or null, draw(part), done(answer) if there is one, run(request, onPart), cancel() */
   constructor(panel, calls) {
     this.panel = panel;
     this.calls = calls;
-    role(panel, "cancel").addEventListener("click", () => calls.cancel());
+    role(panel, "cancel").addEventListener("click", () => calls.cancel(panel.id));
+    panel.append(codeOf(panel.id));
+  }
+
+  /** Run a request; gives the answer of Python. */
+  run(request, onPart) {
+    return this.calls.run(this.panel.id, request, onPart);
+  }
+
+  /** Draw what only the whole answer has. */
+  done() {}
+
+  /** A model was loaded, moved or unloaded. */
+  changed() {
+    this.soon(0);
+  }
+
+  /** The models for what a person typed while Python started. */
+  get wanted() {
+    return "stale" in this.panel.dataset ? this.models : [];
+  }
+
+  /** The place of a part of the results. */
+  part(name) {
+    return this.panel.querySelector(`[data-part="${name}"]`);
   }
 
   /** A person changed the request: what is shown is stale until the run that follows has ended. */
   typed() {
-    keep(this.panel.id, this.calls.collect());
+    keep(this.panel.id, this.collect());
     this.panel.dataset.stale = "";
     if (document.body.dataset.state === "ready") this.soon();
   }
@@ -32,35 +58,30 @@ export class LiveRun {
   }
 
   async #go() {
-    const request = this.calls.collect();
-    if (!request) {
-      this.#state("idle", "");
-      return;
-    }
     const number = ++this.#latest;
     const current = () => number === this.#latest;
     this.#state("running", "Running…");
     role(this.panel, "error").replaceChildren();
     try {
-      const answer = await this.calls.run(request, (part) => {
+      const answer = await this.run(this.collect(), (part) => {
         if (!current()) return;
         if (part.part === "notices") this.#notices(part.notices);
         else if (part.part === "building") this.#building(part);
         else if (part.part === "progress") this.#progress(part);
-        else this.#change(() => this.calls.draw(part));
+        else this.#change(() => this.draw(part));
       });
       if (!current()) return;
       if (answer.cancelled) {
         this.#state("cancelled", "Cancelled");
       } else if (answer.empty) {
         this.#notices(answer.notices);
-        this.#change(() => this.calls.clear());
+        this.#change(() => this.clear());
         delete this.panel.dataset.stale;
         this.#state("empty", "");
         drawStrip(role(this.panel, "stats"), null);
       } else {
         this.#stats(answer.stats);
-        this.#change(() => this.calls.done?.(answer));
+        this.#change(() => this.done(answer));
       }
     } catch (failure) {
       if (!current()) return;
@@ -78,7 +99,7 @@ export class LiveRun {
 
   #stats(stats) {
     delete this.panel.dataset.stale;
-    this.#state(stats ? "done" : "idle", stats ? seconds(stats.seconds) : "");
+    this.#state(stats ? "done" : "idle", stats ? duration(stats.seconds) : "");
     drawStrip(role(this.panel, "stats"), stats);
   }
 
@@ -98,12 +119,6 @@ export class LiveRun {
   }
 
   #state(state, words) {
-    const cancel = role(this.panel, "cancel");
-    const running = state === "running";
-    this.panel.dataset.state = state;
-    role(this.panel, "results").setAttribute("aria-busy", String(running));
-    if (!running && document.activeElement === cancel) this.panel.querySelector("textarea, input")?.focus();
-    cancel.hidden = !running;
-    say(role(this.panel, "status"), words);
+    showState(this.panel, state, words, this.panel.querySelector("textarea, input"));
   }
 }
