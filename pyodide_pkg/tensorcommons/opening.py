@@ -12,7 +12,7 @@ from .backends.kinds import KINDS
 from .backends.select import Devices
 from .backends.timeouts import OPEN_SECONDS, in_time
 from .backends.webnn.backend import KIND as WEBNN
-from .errors import DeviceUnavailable, quoted, shown
+from .errors import DeviceUnavailable, TensorCommonsError, quoted, shown
 from .ranking import rank
 
 
@@ -35,15 +35,16 @@ async def open_devices(
 
     Raises:
         DeviceUnavailable: a name in ``prefer`` or ``webnn`` is not known, or no device could be opened.
+        TensorCommonsError: ``prefer`` is not a list, or ``timeout`` not a number above 0.
 
     >>> devices = await tc.open_devices()
     >>> devices.choose().kind  # under CPython; in a browser also 'webgpu' or 'webnn'
     'cpu'
     """
     if isinstance(prefer, str) or not isinstance(prefer, (Iterable, type(None))):
-        raise DeviceUnavailable("any", f"prefer= is a list of kinds of devices, not {quoted(prefer)}")
+        raise TensorCommonsError(f"prefer must be a list of kinds of devices, such as ['webgpu'], not {quoted(prefer)}")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise DeviceUnavailable("any", f"timeout= is a number of seconds above 0, not {quoted(timeout)}")
+        raise TensorCommonsError(f"timeout must be a number of seconds above 0, not {quoted(timeout)}")
     listed = list(KINDS if prefer is None else prefer)
     unknown = shown(", ".join(str(kind) for kind in listed if not isinstance(kind, str) or kind not in KINDS))
     if unknown or not listed:

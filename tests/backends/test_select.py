@@ -13,7 +13,7 @@ from tensorcommons.backends.base import Spec
 from tensorcommons.backends.kinds import KINDS
 from tensorcommons.backends.timeouts import in_time
 from tensorcommons.backends.webgpu.backend import SOFTWARE as SOFTWARE_FACTS
-from tensorcommons.errors import DeviceMemoryError, DeviceUnavailable
+from tensorcommons.errors import DeviceMemoryError, DeviceUnavailable, TensorCommonsError
 from tests.sharing.devices import Backend
 
 SOFTWARE, HARDWARE, WEBNN, NUMPY = "software webgpu", "hardware webgpu", "software webnn", "software cpu"
@@ -125,6 +125,7 @@ async def test_without_a_browser_numpy_is_chosen_with_the_reasons():
         await tc.open_devices(webnn="tpu")
     with pytest.raises(DeviceUnavailable, match="webgpu: "):
         await tc.open_devices(["webgpu"])
+
     ours.close()
 
 
@@ -211,10 +212,24 @@ async def test_a_lost_device_that_times_out_is_gone(monkeypatch):
     assert ours.choose("webgpu").is_gone and ours.choose().kind == "cpu"
 
 
-@pytest.mark.parametrize("wrong", [{"prefer": 5}, {"prefer": "cpu"}, {"prefer": [5]}, {"timeout": "1"}, {"timeout": 0}])
-async def test_wrong_arguments_are_refused(wrong):
-    with pytest.raises(DeviceUnavailable):
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"prefer": 5}, TensorCommonsError, "prefer must be a list"),
+        ({"prefer": "cpu"}, TensorCommonsError, "prefer must be a list .* not 'cpu'"),
+        ({"prefer": [5]}, DeviceUnavailable, "the kinds of devices are webgpu, webnn, cpu"),
+        ({"timeout": "1"}, TensorCommonsError, "timeout must be a number"),
+        ({"timeout": 0}, TensorCommonsError, "above 0, not 0"),
+    ],
+)
+async def test_wrong_arguments_are_refused(wrong, error, words):
+    with pytest.raises(error, match=words):
         await tc.open_devices(**wrong)
+
+
+def test_a_manager_takes_what_open_devices_returns():
+    with pytest.raises(TensorCommonsError, match=r"open_devices\(\)` returns, not 'webgpu'"):
+        tc.TensorSharingManager(devices="webgpu")  # type: ignore[arg-type]
 
 
 class Small(Backend):

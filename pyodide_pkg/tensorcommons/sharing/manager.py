@@ -90,10 +90,12 @@ class TensorSharingManager(Accounts):
         activation_share: float = 0.25,
     ) -> None:
         if not isinstance(devices, (Devices, type(None))):
-            raise DeviceUnavailable("any", f"devices= is what open_devices() gives, not {quoted(devices)}")
+            raise TensorCommonsError(
+                f"devices must be what `await tensorcommons.open_devices()` returns, not {quoted(devices)}"
+            )
         if not (isinstance(activation_share, (int, float)) and 0 <= activation_share <= 1):
             raise TensorCommonsError(
-                f"activation_share is a part of the limit, from 0 to 1, not {quoted(activation_share)}"
+                f"activation_share must be a part of the limit, from 0 to 1, not {quoted(activation_share)}"
             )
         super().__init__(
             devices or Devices([Device(CpuBackend())], {"webgpu": NOT_OPENED, "webnn": NOT_OPENED}),
