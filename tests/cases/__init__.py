@@ -33,6 +33,7 @@ OPS = (
     "formats",
     "indexing",
     "sorting",
+    "choosing",
     "convolution",
     "pooling",
     "resize",

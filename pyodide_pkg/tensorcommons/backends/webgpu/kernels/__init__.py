@@ -8,6 +8,7 @@ from __future__ import annotations
 from . import (
     append,
     attention,
+    choosing,
     convolution,
     elementwise,
     few_queries,
@@ -27,7 +28,7 @@ from .common import Adapter, Kernel
 KERNELS: dict[str, Kernel] = {
     kernel.op: kernel
     for module in (
-        *(elementwise, layout, matmul, few_rows, reduction, normalization, attention, few_queries, append),
+        *(elementwise, layout, matmul, few_rows, reduction, normalization, attention, few_queries, append, choosing),
         *(indexing, sorting, convolution, pooling, resize, rotary),
     )
     for kernel in module.KERNELS

@@ -1,0 +1,123 @@
+"""Choices of tokens from their scores: the most likely one, or a sample.
+
+The ops are steps of generations on devices that choose tokens themselves (``Backend.chooses``). Elsewhere the host calls
+the same functions of NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .. import dtypes
+from ..backends.base import Attributes, Op, Spec, per_input
+
+Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+Tokens: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
+
+NOT_A_NUMBER = -1  # in place of a token if its scores are NaN, or infinite and tokens are sampled
+FEW = 1024  # tokens: a nucleus is searched among so many of the most likely ones first
+COLD = 0.01  # a temperature below which scores of float32 may overflow
+
+
+def temper(scores: Scores, temperature: float) -> Scores:
+    """Divide ``scores`` by ``temperature``."""
+    if temperature < COLD:  # only differences matter; subtract the maximum, so that large scores stay finite
+        scores = scores - scores.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        return scores / max(np.float32(temperature), np.finfo(np.float32).tiny)
+
+
+def keep_top_k(scores: Scores, count: int) -> Scores:
+    """Keep the ``count`` largest scores and those equal to the last of them; the others become minus infinity."""
+    count = min(count, scores.shape[1])
+    least = np.partition(scores, -count, axis=1)[:, -count, None]
+    return np.where(scores < least, np.float32(-np.inf), scores)
+
+
+def keep_top_p(scores: Scores, part: float) -> Scores:
+    """Keep the most likely tokens that together reach probability ``part``, at least one (Holtzman et al., 2020)."""
+    return np.stack([_nucleus(row, part) for row in scores])
+
+
+def _nucleus(row: Scores, part: float) -> Scores:
+    places = np.flatnonzero(row != -np.inf)  # keeps NaN, which the choice reports
+    if not places.size:
+        return row
+    weights, rest = softmax(row[places]), 0.0
+    if places.size > FEW:  # sorting a whole vocabulary is slow, and mostly the first tokens reach ``part``
+        first = weights >= np.partition(weights, -FEW)[-FEW]
+        reached = float(weights[first].sum(dtype=np.float64))
+        if reached >= part:
+            places, weights, rest = places[first], weights[first], 1 - reached
+    order = np.argsort(row[places], kind="stable")
+    cumulative = rest + np.cumsum(weights[order], dtype=np.float64)
+    stay = cumulative.astype(np.float32) > np.float32(1 - part)
+    stay[-1:] = True
+    kept = np.full_like(row, -np.inf)
+    kept[places[order[stay]]] = row[places[order[stay]]]
+    return kept
+
+
+def keep_min_p(scores: Scores, part: float) -> Scores:
+    """Keep tokens with at least ``part`` of the largest probability (Nguyen et al., 2024,
+    https://arxiv.org/abs/2407.01082).
+    """
+    weights = softmax(scores)
+    best = weights.max(axis=1, keepdims=True)
+    return only(scores, (weights >= np.float32(part) * best) | (weights == best))
+
+
+def only(scores: Scores, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Scores:
+    """Keep the scores that ``kept`` selects, and NaN, which the choice reports."""
+    return np.where(kept | np.isnan(scores), scores, np.float32(-np.inf))
+
+
+def softmax(scores: Scores) -> Scores:
+    """Return the softmax along the last axis."""
+    with np.errstate(under="ignore", invalid="ignore"):
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
+
+
+def draw(scores: Scores, numbers: Any) -> Tokens:
+    """Draw a token of each row by the softmax of its scores: the first one whose cumulative probability exceeds the
+    row's number, from 0 to below 1. :data:`NOT_A_NUMBER` if scores are NaN or infinite, or exclude every token.
+    """
+    chosen = np.full(len(scores), NOT_A_NUMBER, np.int32)
+    for i, (row, number) in enumerate(zip(scores, numbers, strict=True)):
+        if -np.inf < row.max() < np.inf:  # false for NaN
+            possible = np.flatnonzero(row > -np.inf)
+            weights = np.cumsum(softmax(row[possible]), dtype=np.float64)
+            chosen[i] = possible[np.searchsorted(weights, float(number) * weights[-1], side="right")]
+    return chosen
+
+
+def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    return Spec((specs[0].shape[0], 1), dtypes.int32)
+
+
+def _likeliest(x: Any) -> Any:
+    token = x.argmax(axis=1, keepdims=True)  # the position of a NaN, if there is one
+    return np.where(np.isnan(np.take_along_axis(x, token, axis=1)), NOT_A_NUMBER, token).astype(np.int32)
+
+
+def _sample(x: Any, settings: Any) -> Any:
+    tokens = np.empty((len(x), 1), np.int32)
+    for row, (temperature, top_k, top_p, min_p, number) in enumerate(settings):
+        with np.errstate(invalid="ignore"):
+            scores = temper(x[row : row + 1].astype(np.float32), temperature)
+            if top_k > 0:
+                scores = keep_top_k(scores, int(top_k))
+            if top_p < 1:
+                scores = keep_top_p(scores, top_p)
+            tokens[row] = draw(keep_min_p(scores, min_p), [number])
+    return tokens
+
+
+# They are not in the registry of public ops: no graph but that of a generation has them.
+LIKELIEST = Op("likeliest", _infer, _likeliest, operations=per_input(1))
+#: Operands: scores (rows, vocabulary); (rows, 5) float32 of temperature, top_k (0: off), top_p, min_p and a number.
+SAMPLE = Op("sample", _infer, _sample, operations=per_input(8))
