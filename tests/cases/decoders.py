@@ -14,9 +14,11 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model
 from tensorcommons.errors import MemoryBudgetError, ShapeMismatch, TensorCommonsError, TensorReleased
+from tensorcommons.models.decode_programs import LOGITS, Choice
 from tensorcommons.models.generation_options import Options
 from tensorcommons.models.logits_process import Prompt, repetition_penalty
-from tensorcommons.models.sampling import Sampler, keep_top_k, keep_top_p
+from tensorcommons.models.sampling import Sampler
+from tensorcommons.ops.choosing import keep_top_k, keep_top_p
 from tests.cases import Place, harness, long, only, shows, slow
 from tests.cases.pressure import _lose
 from tests.cases.seeded import checkpoint
@@ -95,9 +97,8 @@ class _Recorder(Sampler):
         self.seen.append(scores)
         return scores.argmax(-1)
 
-    @property
-    def is_greedy(self) -> bool:
-        return False
+    def choice(self, *, samples: bool) -> Choice:
+        return LOGITS
 
 
 @slow
@@ -422,9 +423,9 @@ async def the_ends_of_the_options(place: Place) -> None:
     logits, ids = np.array([[1, 3, 2, -np.inf, 3 - 1e-6]], np.float32), np.zeros((1, 1), int)
 
     def drawn(scores: Any = logits, new: int = 0, **options: Any) -> set[int]:
-        sampler = _sampler({"do_sample": True, "seed": 1, **options}, ids, scores.shape[1])
-        text = np.concatenate([ids, np.zeros((1, new), int)], axis=1)
-        return {int(sampler.choose(scores, text)[0]) for _ in range(200)}
+        rows = [np.tile(each, (200, 1)) for each in (scores, np.pad(ids, ((0, 0), (0, new))))]
+        sampler = _sampler({"do_sample": True, "seed": 1, **options}, ids, scores.shape[1], 200)
+        return set(sampler.choose(*rows).tolist())
 
     for cold in (1e-3, 1e-30, 1e-300, np.float32(1e-9)):
         assert drawn(logits[:, :4], temperature=cold) == {1}
@@ -436,6 +437,17 @@ async def the_ends_of_the_options(place: Place) -> None:
     for wrong in (np.nan, np.inf):
         await raises(TensorCommonsError, _called(drawn, np.array([[1, wrong]], np.float32)), "NaN")
     assert Options.of({"pad_token_id": -1, "eos_token_id": [7, 8]}, {}).padding == 7, "-1 means none in older files"
+
+
+async def the_same_seed_samples_the_same_tokens_of_a_row(place: Place) -> None:
+    """A row's random numbers depend on neither the other rows nor the steps before."""
+    options, ids = Options(do_sample=True, seed=7), np.zeros((3, 2), int)
+    three, one = (Sampler(options, rows, Prompt(2, 999, ids), 9) for rows in (3, 1))
+    numbers = np.array([three.numbers(width) for width in range(2, 202)])
+    assert np.array_equal(numbers[:, 0], [one.numbers(width)[0] for width in range(2, 202)])
+    assert np.array_equal(numbers[5], three.numbers(7)) and len(np.unique(numbers)) == numbers.size
+    assert numbers.dtype == np.float32 and (numbers >= 0).all() and (numbers < 1).all()
+    assert abs(float(numbers.mean()) - 0.5) < 0.05
 
 
 async def _called(function: Any, *args: Any) -> Any:
@@ -456,10 +468,31 @@ async def no_text_ends_before_its_least_length(place: Place) -> None:
     model.unload()
 
 
+@only("webgpu")
+async def tokens_chosen_on_the_device_are_those_of_the_host(place: Place) -> None:
+    """Compare steps that are chained, as on hardware, with steps whose logits the host reads."""
+    backend: Any = place.device.backend
+    prompts, mask = np.array([[0, 0, 5, 6, 7], [9, 8, 7, 6, 5]]), np.array([[0, 0, 1, 1, 1], [1] * 5])
+    for name, options in (
+        ("tiny-llama", {"do_sample": True, "temperature": 1.3, "top_k": 20, "top_p": 0.9}),
+        ("tiny-llama", {"do_sample": True, "top_k": 0, "min_p": 0.02, "repetition_penalty": 1.4}),
+        ("tiny-gpt2", {"repetition_penalty": 1.5}),
+        ("tiny-t5", {"do_sample": True, "repetition_penalty": 1.2}),
+    ):
+        model = await _load(place, name)
+        found = []
+        for is_software in (True, False):
+            with patch.object(backend, "is_software", is_software and backend.is_software):
+                assert backend.samples != backend.is_software
+                found.append(await model.generate(prompts, mask, max_new_tokens=40, seed=5, pad_token_id=0, **options))
+        np.testing.assert_array_equal(*found, err_msg=f"{name} {options}")
+        model.unload()
+
+
 async def tokens_are_drawn_as_often_as_they_are_likely(place: Place) -> None:
-    logits = np.log(np.array([[0.5, 0.3, 0.15, 0.05]], np.float32))
-    ids = np.zeros((1, 1), int)
-    sampler = _sampler({"do_sample": True, "seed": 3}, ids, 4)
-    drawn = [int(sampler.choose(logits, ids)[0]) for _ in range(4000)]
-    share = np.bincount(drawn, minlength=4) / 4000
+    logits = np.log(np.tile(np.array([0.5, 0.3, 0.15, 0.05], np.float32), (40, 1)))
+    ids = np.zeros((40, 1), int)
+    sampler = _sampler({"do_sample": True, "seed": 3}, ids, 4, 40)
+    drawn = [sampler.choose(logits, np.zeros((40, step), int)) for step in range(1, 101)]
+    share = np.bincount(np.ravel(drawn), minlength=4) / 4000
     assert np.abs(share - [0.5, 0.3, 0.15, 0.05]).max() < 0.03, share

@@ -14,7 +14,8 @@ from scripts.paths import ROOT
 from tensorcommons.errors import TensorCommonsError
 from tensorcommons.models.generation_options import INERT, REFUSED, Options, _warn_once
 from tensorcommons.models.logits_process import Prompt
-from tensorcommons.models.sampling import FEW, Sampler, keep_top_k, keep_top_p
+from tensorcommons.models.sampling import Sampler
+from tensorcommons.ops.choosing import FEW, keep_top_k, keep_top_p
 from tests.cases import shows
 
 GOLDENS = ROOT / "tests" / "goldens"

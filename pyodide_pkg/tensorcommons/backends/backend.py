@@ -49,6 +49,7 @@ class Backend(ABC, Generic[E]):
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand
     memory = 2**62  # bytes that values can take together, where that is known
     chains_runs = False  # whether run_chain() exists
+    samples = False  # whether a generation draws tokens on the device: the host does it as fast where both are one
     steps_cost = False  # whether a step costs more than what little it computes, so that few are better
     keeps_spares = False  # whether runs can write their outputs to buffers of earlier ones: see :meth:`spare`
     keeps_staging = False  # whether reads go through a buffer that is kept from one to the next: see :meth:`stage`

@@ -7,7 +7,8 @@ run binds anew. So a step compiles nothing until the cache has to grow.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
 from ..graph.program import Chain, Program
 from ..nn import Weights
-from ..ops import argmax, concat, isnan, take_along_axis, where, zeros
+from ..ops import concat, kv_cache_append, reshape, zeros
+from ..ops.choosing import likeliest, repetition_penalty, sample
 from ..shapes import Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
@@ -31,7 +33,46 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Arrays: TypeAlias = "Mapping[str, Array]"
 Specs: TypeAlias = "Mapping[str, Spec]"
 Compiled: TypeAlias = "tuple[BoundProgram, Specs]"  # a program and the specs of its results
-NOT_A_NUMBER = -1  # in place of the most likely token if scores are NaN
+TOKENS = "tokens so far"  # in a cache, (batch, 1, capacity, 1) int32
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a step does with its logits: returns them, or chooses the next token of each row from them.
+
+    A step that ``penalizes`` repetitions keeps the tokens so far in its cache, and has an input "penalty" (batch,). One
+    that samples has an input "settings" (batch, 5): see :func:`sample`. Both are float32.
+    """
+
+    kind: Literal["logits", "likeliest", "sample"]
+    penalizes: bool = False
+
+    @property
+    def is_token(self) -> bool:
+        """True if the device chooses, so that a step's result can be the input of the next one."""
+        return self.kind != "logits"
+
+    def inputs(self, batch: int) -> dict[str, Spec]:
+        """Return the specs of its inputs."""
+        settings = {"settings": Spec((batch, 5), dtypes.float32)} if self.kind == "sample" else {}
+        penalty = {"penalty": Spec((batch,), dtypes.float32)} if self.penalizes else {}
+        return {**settings, **penalty}
+
+    def apply(self, logits: Tensor, given: Tensors, past: KVState) -> Tensor:
+        """Return the result of a step: ``logits``, or tokens (batch, 1) int32 or ``NOT_A_NUMBER``."""
+        if self.penalizes:
+            ids = given["input_ids"]
+            column = reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
+            past.grown[TOKENS] = kept = kv_cache_append(past.cache[TOKENS], column, given["filled"])
+            tokens = reshape(kept, (kept.shape[0], kept.shape[2]))
+            end = given["filled"] + given["count"]
+            logits = repetition_penalty(logits, tokens, given["start"], end, given["penalty"])
+        if self.kind == "sample":
+            return sample(logits, given["settings"])
+        return likeliest(logits) if self.kind == "likeliest" else logits
+
+
+LOGITS = Choice("logits")
 
 
 class DecodePrograms:
@@ -59,6 +100,11 @@ class DecodePrograms:
         return 256 if self.device.is_software or self.device.backend.takes_graphs else 1024
 
     @property
+    def samples(self) -> bool:
+        """True if a step can draw tokens, or penalize repetitions, on the device."""
+        return self.device.backend.samples
+
+    @property
     def runs_several(self) -> bool:
         """True if several steps can be one call."""
         return self.device.backend.chains_runs
@@ -71,31 +117,34 @@ class DecodePrograms:
             return {}
         return await self._run(await self.compile_begin(inputs["input_ids"].shape), inputs, {})
 
-    async def empty(self, batch: int, capacity: int) -> Tensors:
+    def _cache(self, batch: int, capacity: int, choice: Choice) -> dict[str, Spec]:
+        tokens = {TOKENS: Spec((batch, 1, capacity, 1), dtypes.int32)} if choice.penalizes else {}
+        return {**self.decoder.cache(batch, capacity), **tokens}
+
+    async def empty(self, batch: int, capacity: int, choice: Choice) -> Tensors:
         """Create an empty cache. Tensors of one shape share a storage; the first step gives each its own."""
-        specs = self.decoder.cache(batch, capacity)
+        specs = self._cache(batch, capacity, choice)
         made = {
             spec: await zeros(spec.shape, dtype=spec.dtype, device=self.device).realize()
             for spec in dict.fromkeys(specs.values())
         }
         return {name: made[spec] for name, spec in specs.items()}
 
-    async def grow(self, cache: Tensors, batch: int, old: int, new: int) -> Tensors:
+    async def grow(self, cache: Tensors, batch: int, old: int, new: int, choice: Choice) -> Tensors:
         """Copy the cache to one with more slots."""
-        return await self._run(await self.compile_grow(batch, old, new), {}, cache)
+        return await self._run(await self.compile_grow(batch, old, new, choice), {}, cache)
 
     async def extend(
-        self, ids: Array | Tensor, inputs: Arrays, cache: Tensors, capacity: int, fixed: Tensors, *, greedy: bool
+        self, ids: Array | Tensor, inputs: Arrays, cache: Tensors, capacity: int, fixed: Tensors, choice: Choice
     ) -> tuple[Tensor, Tensors]:
         """Run a step over the tokens ``ids`` (batch, sequence). Returns its result and the extended cache.
 
-        If ``greedy``, the result is the most likely token of each row, (batch, 1) int32, or :data:`NOT_A_NUMBER` if the
-        row's scores are NaN; it can be passed as the next ``ids`` without reading it. Otherwise the result is the
-        logits (batch, vocabulary). The old ``cache`` is donated.
+        The result is the logits (batch, vocabulary), or the token of each row, (batch, 1) int32, which can be passed as
+        the next ``ids`` without reading it. ``inputs`` include those of ``choice``. The old ``cache`` is donated.
         """
         is_stored = isinstance(ids, Tensor)
         memory = {name: tensor.spec for name, tensor in fixed.items()}
-        program = await self.compile_extend(ids.shape, capacity, memory, greedy=greedy, is_stored=is_stored)
+        program = await self.compile_extend(ids.shape, capacity, memory, choice, is_stored=is_stored)
         stored = {**cache, **{_fixed(name): tensor for name, tensor in fixed.items()}}
         if isinstance(ids, Tensor):
             stored["input_ids"] = ids
@@ -105,7 +154,7 @@ class DecodePrograms:
         return results.pop("next"), results
 
     async def extend_by(
-        self, ids: Tensor, inputs: Sequence[Arrays], cache: Tensors, capacity: int, fixed: Tensors
+        self, ids: Tensor, inputs: Sequence[Arrays], cache: Tensors, capacity: int, fixed: Tensors, choice: Choice
     ) -> tuple[Tensor, Tensor, Tensors]:
         """Run a step of one token for each of ``inputs``, in one call.
 
@@ -116,7 +165,7 @@ class DecodePrograms:
             MemoryBudgetError, RunsInParts: the steps have to run one by one.
         """
         memory = {name: tensor.spec for name, tensor in fixed.items()}
-        program = await self.compile_extend(ids.shape, capacity, memory, greedy=True, is_stored=True)
+        program = await self.compile_extend(ids.shape, capacity, memory, choice, is_stored=True)
         stored = {**cache, **{_fixed(name): tensor for name, tensor in fixed.items()}, "input_ids": ids}
         chain = Chain(inputs, list(program[1]).index("next"), program[0].place_of("input_ids"))
         results = await self._run(program, {}, stored, tuple(cache), chain)
@@ -142,53 +191,54 @@ class DecodePrograms:
 
     async def compile_begin(self, shape: Shape) -> Compiled:
         """Compile the encoder for inputs of this shape."""
-        shapes = {"input_ids": shape, "attention_mask": shape}
+        inputs = dict.fromkeys(("input_ids", "attention_mask"), Spec(shape, dtypes.int32))
         return await self._compile(
-            ("begin", shape), shapes, {}, lambda given, _: self.decoder.begin(self._weights, given)
+            ("begin", shape), inputs, {}, lambda given, _: self.decoder.begin(self._weights, given)
         )
 
-    async def compile_grow(self, batch: int, old: int, new: int) -> Compiled:
+    async def compile_grow(self, batch: int, old: int, new: int, choice: Choice) -> Compiled:
         """Compile the copy of a cache of ``old`` slots to one of ``new`` slots."""
-        before, after = self.decoder.cache(batch, old), self.decoder.cache(batch, new)
+        before, after = self._cache(batch, old, choice), self._cache(batch, new, choice)
 
         def grown(_: Tensors, stored: Tensors) -> Tensors:
             return {name: self._longer(part, after[name]) for name, part in stored.items()}
 
-        return await self._compile(("grow", batch, old, new), {}, before, grown)
+        return await self._compile(("grow", batch, old, new, choice.penalizes), {}, before, grown)
 
     async def compile_extend(
-        self, shape: Shape, capacity: int, fixed: Specs, *, greedy: bool, is_stored: bool
+        self, shape: Shape, capacity: int, fixed: Specs, choice: Choice, *, is_stored: bool
     ) -> Compiled:
         """Compile a step over tokens of this shape; ``is_stored`` if they are a tensor on the device, not an array."""
-        key = ("extend", shape, capacity, greedy, is_stored, *(spec.shape for spec in fixed.values()))
+        key = ("extend", shape, capacity, choice, is_stored, *(spec.shape for spec in fixed.values()))
         if self._is_kept(key):
             return self._kept[key]
-        cache = self.decoder.cache(shape[0], capacity)
+        cache = self._cache(shape[0], capacity, choice)
 
         def step(given: Tensors, stored: Tensors) -> Tensors:
             given = {**given, "input_ids": (stored if is_stored else given)["input_ids"]}
             past = KVState.stepwise(given, {name: stored[name] for name in cache})
             logits = self.decoder.step(self._weights, given, {name: stored[_fixed(name)] for name in fixed}, past)
-            return {"next": _likeliest(logits) if greedy else logits, **past.grown}
+            return {"next": choice.apply(logits, given, past), **past.grown}
 
-        shapes: dict[str, Shape] = {"start": shape[:1], "filled": (), "count": (1,)}
+        shapes = {"start": shape[:1], "filled": (), "count": (1,)}
         stored = {**cache, **{_fixed(name): spec for name, spec in fixed.items()}}
         if is_stored:
             stored["input_ids"] = Spec(shape, dtypes.int32)
         else:
             shapes["input_ids"] = shape
-        return await self._compile(key, shapes, stored, step)
+        inputs = {name: Spec(size, dtypes.int32) for name, size in shapes.items()}
+        return await self._compile(key, {**inputs, **choice.inputs(shape[0])}, stored, step)
 
     async def _compile(
         self,
         key: tuple[Any, ...],
-        inputs: Mapping[str, Shape],
+        inputs: Specs,
         stored: Specs,
         trace: Callable[[Tensors, Tensors], Tensors],
     ) -> Compiled:
-        """Compile ``trace`` for int32 inputs and stored tensors of these shapes, or return the kept program."""
+        """Compile ``trace`` for inputs and stored tensors of these specs, or return the kept program."""
         if not self._is_kept(key):
-            given = {name: self._symbol(Spec(shape, dtypes.int32), name) for name, shape in inputs.items()}
+            given = {name: self._symbol(spec, name) for name, spec in inputs.items()}
             leaves = {name: self._symbol(spec, name, is_stored=True) for name, spec in stored.items()}
             results = trace(given, leaves)
             bound = await compile_graph(self.device, [tensor.node for tensor in results.values()])
@@ -205,12 +255,6 @@ class DecodePrograms:
         """Append slots of zeros to ``part``, up to the shape of ``spec``."""
         shape = (*part.shape[:2], spec.shape[2] - part.shape[2], part.shape[3])
         return concat([part, zeros(shape, dtype=part.dtype, device=self.device)], axis=2)
-
-
-def _likeliest(logits: Tensor) -> Tensor:
-    """Return the first maximum of each row, (batch, 1) int32; :data:`NOT_A_NUMBER` if the row contains NaN."""
-    token = argmax(logits, axis=1, keepdims=True)  # the index of a NaN, if there is one
-    return where(isnan(take_along_axis(logits, token, axis=1)), NOT_A_NUMBER, token)
 
 
 def _fixed(name: str) -> str:

@@ -21,11 +21,12 @@ from ..bridge.runtime import retrieve
 from ..dtypes import host_array
 from ..errors import MemoryBudgetError, ShapeMismatch, TensorCommonsError, quoted
 from ..graph.bound import RunsInParts
+from ..ops.choosing import NOT_A_NUMBER
 from ..shapes import Shape
 from ..sharing.contract import Movable
 from ..sharing.manager import TensorSharingManager
 from ..tensor import Tensor
-from .decode_programs import NOT_A_NUMBER, DecodePrograms, Specs, Tensors
+from .decode_programs import Choice, DecodePrograms, Specs, Tensors
 from .decoder import Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Ids, Prompt
@@ -136,7 +137,7 @@ class GenerationSession:
         if self._steps.last is not None:
             manager.ran(self._model, *self._steps.last, fallback)
         self._check_numbers(values)
-        chosen = values[:, 0] if self._sampler.is_greedy else self._sampler.choose(values, self.tokens)
+        chosen = values[:, 0] if self._choice.is_token else self._sampler.choose(values, self.tokens)
         if self.finished.any():
             chosen = np.where(self.finished, self.options.padding, chosen)
         chosen = chosen.astype(np.int32)
@@ -159,9 +160,10 @@ class GenerationSession:
     def _check_numbers(self, values: Ids) -> None:
         """Raise TensorCommonsError if the scores of an unfinished row are NaN.
 
-        ``values`` are scores, or tokens chosen on the device, where ``NOT_A_NUMBER`` stands for NaN.
+        ``values`` are scores, or tokens chosen on the device, where ``NOT_A_NUMBER`` stands for NaN, and if tokens are
+        sampled, for infinity.
         """
-        if self._sampler.is_greedy:
+        if self._choice.is_token:
             wrong = values[:, 0] == NOT_A_NUMBER
         elif self.options.remove_invalid_values:
             return
@@ -169,8 +171,23 @@ class GenerationSession:
             wrong = np.isnan(values).any(axis=1)
         if (wrong & ~self.finished).any():
             raise TensorCommonsError(
-                "the model's scores are NaN, so no token can be chosen: its weights are damaged, or a value overflowed"
+                "the model's scores are NaN or infinite, so no token can be chosen: "
+                "its weights are damaged, or a value overflowed"
             )
+
+    @property
+    def _choice(self) -> Choice:
+        return self._sampler.choice(samples=self._steps.samples)
+
+    def _inputs(self, count: int = 1, ahead: int = 0) -> dict[str, Ids]:
+        """Return the inputs of a step over ``count`` tokens, after ``ahead`` more than the cache has."""
+        filled = self._filled + ahead
+        return {
+            "start": self._start,
+            "filled": np.array(filled, np.int32),
+            "count": np.array([count], np.int32),
+            **self._sampler.inputs(self._choice, filled + count),
+        }
 
     async def _next(self) -> Ids:
         """Process the tokens that are not in the cache yet. Returns the scores or the tokens after the last one.
@@ -193,7 +210,7 @@ class GenerationSession:
         assert chosen is not None
         count = chosen.shape[0] if chosen.ndim == 3 else 1
         left = self.longest - self.tokens.shape[1] - count
-        if not (steps.runs_ahead and self._sampler.is_greedy and left > 0):
+        if not (steps.runs_ahead and self._choice.is_token and left > 0):
             return self._take(await chosen.read())
         reading = asyncio.ensure_future(chosen.read())
         reading.add_done_callback(retrieve)
@@ -227,11 +244,10 @@ class GenerationSession:
         await self._make_room(1)
         count = min(count, self._capacity - self._filled)
         if count > 1 and self._steps.runs_several:
-            fixed: dict[str, Any] = {"start": self._start, "count": np.array([1], np.int32)}
-            inputs = [{**fixed, "filled": np.array(self._filled + i, np.int32)} for i in range(count)]
+            inputs = [self._inputs(ahead=i) for i in range(count)]
             try:
                 last, every, self._cache = await self._steps.extend_by(
-                    token, inputs, self._cache, self._capacity, self._fixed
+                    token, inputs, self._cache, self._capacity, self._fixed, self._choice
                 )
             except (MemoryBudgetError, RunsInParts):
                 self._at_once = 1
@@ -248,13 +264,8 @@ class GenerationSession:
         await self._make_room(width)
         if not isinstance(tokens, Tensor):
             tokens = _padded(tokens, min(self._capacity - self._filled, width))
-        inputs = {
-            "start": self._start,
-            "filled": np.array(self._filled, np.int32),
-            "count": np.array([count], np.int32),
-        }
         answer, self._cache = await self._steps.extend(
-            tokens, inputs, self._cache, self._capacity, self._fixed, greedy=self._sampler.is_greedy
+            tokens, self._inputs(count), self._cache, self._capacity, self._fixed, self._choice
         )
         self._filled += count
         return answer
@@ -265,9 +276,9 @@ class GenerationSession:
         if capacity == self._capacity:
             return
         if self._cache:
-            self._cache = await self._steps.grow(self._cache, rows, self._capacity, capacity)
+            self._cache = await self._steps.grow(self._cache, rows, self._capacity, capacity, self._choice)
         else:
-            self._cache = await self._steps.empty(rows, capacity)
+            self._cache = await self._steps.empty(rows, capacity, self._choice)
         self._capacity = capacity
 
     def _room(self, filled: int, count: int, capacity: int) -> int:
@@ -282,7 +293,7 @@ class GenerationSession:
 
     async def compile(self, progress_callback: Callable[[int, int], None]) -> None:
         """Compile every program that the generation may need."""
-        steps, rows, greedy = self._steps, len(self.tokens), self._sampler.is_greedy
+        steps, rows, choice = self._steps, len(self.tokens), self._choice
         grown: dict[int, int] = {}
         extended: dict[tuple[Shape, int, bool], None] = {}
         filled = capacity = 0
@@ -292,7 +303,7 @@ class GenerationSession:
             if old not in (0, capacity):
                 grown[old] = capacity
             shape = (rows, min(_width(count), capacity - filled))
-            extended[shape, capacity, steps.runs_ahead and greedy and filled >= self._prompt] = None
+            extended[shape, capacity, steps.runs_ahead and choice.is_token and filled >= self._prompt] = None
             filled += count
         done, total = 0, len(grown) + len(extended) + bool(self._source)
         progress_callback(done, total)
@@ -301,10 +312,10 @@ class GenerationSession:
             _, fixed = await steps.compile_begin(self._source["input_ids"].shape)
             progress_callback(done := done + 1, total)
         for old, new in grown.items():
-            await steps.compile_grow(rows, old, new)
+            await steps.compile_grow(rows, old, new, choice)
             progress_callback(done := done + 1, total)
         for size, room, is_stored in extended:
-            await steps.compile_extend(size, room, fixed, greedy=greedy, is_stored=is_stored)
+            await steps.compile_extend(size, room, fixed, choice, is_stored=is_stored)
             progress_callback(done := done + 1, total)
 
     def close(self) -> None:

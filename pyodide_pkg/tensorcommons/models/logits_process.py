@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import TensorCommonsError, quoted
+from ..ops.choosing import Scores, penalize
 from .generation_options import Options
 
-Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 Ids: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Processor: TypeAlias = "Callable[[Ids, Scores], Scores]"
 
@@ -51,7 +51,7 @@ def build(options: Options, prompt: Prompt, vocab_size: int) -> list[Processor]:
         made.append(sequence_bias(o.sequence_bias, vocab_size, "sequence_bias"))
     if o.encoder_repetition_penalty != 1:
         inverse = np.float32(1 / o.encoder_repetition_penalty)  # makes the tokens of the encoder's input more likely
-        made.append(lambda _, scores: _rescaled(scores, prompt.encoder_ids, inverse))
+        made.append(lambda _, scores: penalize(scores, prompt.encoder_ids, inverse))
     if o.repetition_penalty != 1:
         made.append(partial(repetition_penalty, o.repetition_penalty, prompt.starts))
     if o.no_repeat_ngram_size > 0:
@@ -98,22 +98,10 @@ def _known(name: str, tokens: Sequence[int], vocab_size: int) -> list[int]:
 
 
 def repetition_penalty(penalty: float, starts: Ids | None, ids: Ids, scores: Scores) -> Scores:
-    """Make tokens that are already in the text less likely (Keskar et al., 2019, https://arxiv.org/abs/1909.05858).
-
-    A positive score is divided by ``penalty``, a negative one multiplied by it, once for each token. Padding tokens are
-    not affected.
-    """
-    size = scores.shape[1]
+    """Make tokens that are already in the text less likely; see :func:`penalize`. Padding tokens are not affected."""
     if starts is not None:
-        ids = np.where(np.arange(ids.shape[1]) < starts[:, None], size, ids)
-    return _rescaled(np.pad(scores, ((0, 0), (0, 1))), ids, np.float32(penalty))[:, :size]
-
-
-def _rescaled(scores: Scores, ids: Ids, penalty: np.float32) -> Scores:
-    seen = np.take_along_axis(scores, ids, axis=1)
-    scores = scores.copy()
-    np.put_along_axis(scores, ids, np.where(seen < 0, seen * penalty, seen / penalty), axis=1)
-    return scores
+        ids = np.where(np.arange(ids.shape[1]) < starts[:, None], -1, ids)
+    return penalize(scores, ids, np.float32(penalty))
 
 
 def sequence_bias(biases: Sequence[tuple[tuple[int, ...], float]], vocab_size: int, name: str) -> Processor:

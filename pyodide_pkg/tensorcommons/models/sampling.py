@@ -12,52 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import TensorCommonsError
+from ..ops.choosing import NOT_A_NUMBER, Scores, draw, keep_min_p, keep_top_k, keep_top_p, only, softmax, temper
+from .decode_programs import LOGITS, Choice
 from .generation_options import Options
-from .logits_process import Ids, Processor, Prompt, Scores, build, renormalize
+from .logits_process import Ids, Processor, Prompt, build, renormalize
 
-FEW = 1024  # tokens: a nucleus is searched among so many of the most likely ones first
-COLD = 0.01  # a temperature below which scores of float32 may overflow
 TOP_H_TOKENS = 100  # tokens: top-h keeps some of so many of the most likely ones
-
-
-def keep_top_k(scores: Scores, count: int) -> Scores:
-    """Keep the ``count`` largest scores and those equal to the last of them; the others become minus infinity."""
-    count = min(count, scores.shape[1])
-    least = np.partition(scores, -count, axis=1)[:, -count, None]
-    return np.where(scores < least, np.float32(-np.inf), scores)
-
-
-def keep_top_p(scores: Scores, part: float) -> Scores:
-    """Keep the most likely tokens that together reach probability ``part``, at least one (Holtzman et al., 2020)."""
-    return np.stack([_nucleus(row, part) for row in scores])
-
-
-def _nucleus(row: Scores, part: float) -> Scores:
-    places = np.flatnonzero(row != -np.inf)  # keeps NaN, which choose() reports
-    if not places.size:
-        return row
-    weights, rest = softmax(row[places]), 0.0
-    if places.size > FEW:  # sorting a whole vocabulary is slow, and mostly the first tokens reach ``part``
-        first = weights >= np.partition(weights, -FEW)[-FEW]
-        reached = float(weights[first].sum(dtype=np.float64))
-        if reached >= part:
-            places, weights, rest = places[first], weights[first], 1 - reached
-    order = np.argsort(row[places], kind="stable")
-    cumulative = np.float32(rest) + np.cumsum(weights[order], dtype=np.float32)
-    stay = cumulative > np.float32(1 - part)
-    stay[-1:] = True
-    kept = np.full_like(row, -np.inf)
-    kept[places[order[stay]]] = row[places[order[stay]]]
-    return kept
-
-
-def keep_min_p(scores: Scores, part: float) -> Scores:
-    """Keep tokens with at least ``part`` of the largest probability (Nguyen et al., 2024,
-    https://arxiv.org/abs/2407.01082).
-    """
-    weights = softmax(scores)
-    best = weights.max(axis=1, keepdims=True)
-    return _kept(scores, (weights >= np.float32(part) * best) | (weights == best))
 
 
 def keep_top_h(scores: Scores, part: float) -> Scores:
@@ -91,14 +51,14 @@ def keep_typical(scores: Scores, mass: float) -> Scores:
 
 def keep_epsilon(scores: Scores, cutoff: float) -> Scores:
     """Keep tokens with a probability of at least ``cutoff`` (Hewitt et al., 2022, https://arxiv.org/abs/2210.15191)."""
-    return _kept(scores, (softmax(scores) >= np.float32(cutoff)) | (scores == scores.max(axis=1, keepdims=True)))
+    return only(scores, (softmax(scores) >= np.float32(cutoff)) | (scores == scores.max(axis=1, keepdims=True)))
 
 
 def keep_eta(scores: Scores, cutoff: float) -> Scores:
     """Keep tokens as :func:`keep_epsilon`, with a lower cutoff if the entropy is high (the same paper)."""
     entropy = _entropy_terms(scores).sum(axis=1, keepdims=True)
     least = np.minimum(np.float32(cutoff), np.sqrt(np.float32(cutoff)) * np.exp(-entropy))
-    return _kept(scores, (softmax(scores) >= least) | (scores == scores.max(axis=1, keepdims=True)))
+    return only(scores, (softmax(scores) >= least) | (scores == scores.max(axis=1, keepdims=True)))
 
 
 def _entropy_terms(scores: Scores) -> Scores:
@@ -108,10 +68,6 @@ def _entropy_terms(scores: Scores) -> Scores:
         return np.where(weights > 0, -weights * np.log(weights), np.float32(0))
 
 
-def _kept(scores: Scores, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Scores:
-    return np.where(kept | np.isnan(scores), scores, np.float32(-np.inf))  # keeps NaN, which choose() reports
-
-
 def _kept_in_order(
     scores: Scores, order: np.ndarray[Any, np.dtype[np.int_]], stays: np.ndarray[Any, np.dtype[np.bool_]]
 ) -> Scores:
@@ -119,14 +75,7 @@ def _kept_in_order(
     stays[:, 0] = True
     kept = np.zeros(scores.shape, bool)
     np.put_along_axis(kept, order, stays, axis=1)
-    return _kept(scores, kept)
-
-
-def softmax(scores: Scores) -> Scores:
-    """Return the softmax along the last axis."""
-    with np.errstate(under="ignore", invalid="ignore"):
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True), np.float32)
+    return only(scores, kept)
 
 
 #: Option -> (a test of whether a value has an effect, the filter), in the order of application.
@@ -141,8 +90,13 @@ WARPERS: dict[str, tuple[Callable[[float], bool], Callable[[Scores, Any], Scores
 }
 
 
+ON_DEVICES = {"top_k", "top_p", "min_p"}  # the filters that a device applies, too
+TEMPERATURES = 1e-30, 1e30  # a colder or hotter one gives the same tokens
+AT_ONCE = 64  # steps whose random numbers are made together
+
+
 class Sampler:
-    """Choose the tokens of one generation by its ``options``. Each row has a random stream of its own.
+    """Choose the tokens of one generation by its ``options``.
 
     Raises:
         TensorCommonsError: an option names a token outside the vocabulary.
@@ -151,13 +105,52 @@ class Sampler:
     def __init__(self, options: Options, rows: int, prompt: Prompt, vocab_size: int) -> None:
         self.options = options
         seed = int(np.random.default_rng().integers(2**63)) if options.seed is None else options.seed
-        self._streams = [np.random.default_rng([seed, row]) for row in range(rows)]
+        self._key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+        self._rows, self._prompt, self._vocab_size = rows, prompt.length, vocab_size
+        self._numbers: tuple[int, Scores] = (-1, np.empty((rows, 0), np.float32))
         self._processors: list[Processor] = build(options, prompt, vocab_size)
+        set_ones = {name: getattr(options, name) for name in WARPERS if getattr(options, name) is not None}
+        self._filters = {
+            name: value for name, value in set_ones.items() if options.do_sample and WARPERS[name][0](value)
+        }
 
-    @property
-    def is_greedy(self) -> bool:
-        """True if the most likely token is chosen from unchanged logits, which the device can do."""
-        return not self.options.do_sample and not self._processors
+    def choice(self, *, samples: bool) -> Choice:
+        """Return what a step does with its logits: whether a device chooses, one that ``samples`` or not, or the host.
+
+        Every device takes the likeliest token of unchanged logits. One that ``samples`` applies the repetition penalty,
+        the temperature and the filters :data:`ON_DEVICES`, too. With any other option that has an effect, the host
+        chooses from the logits.
+        """
+        penalizes = self.options.repetition_penalty != 1
+        if len(self._processors) > penalizes or not self._filters.keys() <= ON_DEVICES:
+            return LOGITS
+        if not samples and (penalizes or self.options.do_sample):
+            return LOGITS
+        return Choice("sample" if self.options.do_sample else "likeliest", penalizes)
+
+    def inputs(self, choice: Choice, width: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the inputs of ``choice`` for the step after ``width`` tokens; see :class:`Choice`."""
+        o = self.options
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        if choice.kind == "sample":
+            filters = np.clip(o.temperature, *TEMPERATURES), min(o.top_k, self._vocab_size), o.top_p, o.min_p or 0, 0
+            arrays["settings"] = np.tile(np.array(filters, np.float32), (self._rows, 1))
+            arrays["settings"][:, 4] = self.numbers(width)
+        if choice.penalizes:
+            arrays["penalty"] = np.full(self._rows, o.repetition_penalty, np.float32)
+        return arrays
+
+    def numbers(self, width: int) -> Scores:
+        """Return a random number from 0 to below 1 for each row, for the token after ``width`` tokens.
+
+        It is a function of the seed, the row and the number of new tokens alone: a multiple of 2**-24.
+        """
+        block, step = divmod(max(width - self._prompt, 0), AT_ONCE)
+        if self._numbers[0] != block:
+            bits = np.random.Philox(key=self._key, counter=[0, block, 0, 0]).random_raw(self._rows * AT_ONCE)
+            numbers = (bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+            self._numbers = block, numbers.reshape(self._rows, AT_ONCE)
+        return self._numbers[1][:, step]
 
     def scores(self, logits: Scores, ids: Ids) -> Scores:
         """Apply every processor and filter to ``logits``, given all tokens so far (batch, sequence)."""
@@ -166,11 +159,9 @@ class Sampler:
             scores = process(ids, scores)
         if o.do_sample:
             if o.temperature != 1:
-                scores = _tempered(scores, o.temperature)
-            for name, (applies, keep) in WARPERS.items():
-                value = getattr(o, name)
-                if value is not None and applies(value):
-                    scores = keep(scores, value)
+                scores = temper(scores, o.temperature)
+            for name, value in self._filters.items():
+                scores = WARPERS[name][1](scores, value)
         return renormalize(ids, scores) if o.renormalize_logits else scores
 
     def choose(self, logits: Scores, ids: Ids) -> Ids:
@@ -183,23 +174,12 @@ class Sampler:
             scores = self.scores(logits, ids)
         if not self.options.do_sample:
             return np.asarray(scores.argmax(axis=1), np.int32)
-        chosen = []
-        for row, stream in zip(scores, self._streams, strict=True):
-            if not row.max() < np.inf:  # also true for NaN
-                raise TensorCommonsError(
-                    "the model's scores are NaN or infinite, so no token can be sampled: "
-                    "its weights are damaged, or a value overflowed"
-                )
-            possible = np.flatnonzero(row > -np.inf)
-            if not possible.size:
+        chosen = draw(scores, self.numbers(ids.shape[1]))
+        if (chosen == NOT_A_NUMBER).any():
+            if (scores == -np.inf).all(axis=1).any():
                 raise TensorCommonsError("the options exclude every token, so none can be sampled: relax them")
-            weights = np.cumsum(softmax(row[possible]), dtype=np.float64)
-            chosen.append(possible[np.searchsorted(weights, stream.random() * weights[-1], side="right")])
-        return np.array(chosen, np.int32)
-
-
-def _tempered(scores: Scores, temperature: float) -> Scores:
-    if temperature < COLD:  # only differences matter; subtract the maximum, so that large scores stay finite
-        scores = scores - scores.max(axis=1, keepdims=True)
-    with np.errstate(over="ignore"):
-        return scores / max(np.float32(temperature), np.finfo(np.float32).tiny)
+            raise TensorCommonsError(
+                "the model's scores are NaN or infinite, so no token can be sampled: "
+                "its weights are damaged, or a value overflowed"
+            )
+        return chosen

@@ -1,7 +1,7 @@
 """Choices of tokens from their scores: the most likely one, or a sample.
 
-The ops are steps of generations on devices that choose tokens themselves (``Backend.chooses``). Elsewhere the host calls
-the same functions of NumPy arrays.
+The ops are for generations on devices that choose tokens themselves. Elsewhere the host calls the same functions of
+NumPy arrays.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import dtypes
-from ..backends.base import Attributes, Op, Spec, per_input
+from ..backends.base import Attributes, Spec, per_element, per_input
+from ..errors import UnsupportedDtype
+from ..tensor import Tensor
+from .registry import apply, define
 
 Scores: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
 Tokens: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
@@ -95,8 +98,27 @@ def draw(scores: Scores, numbers: Any) -> Tokens:
     return chosen
 
 
+def penalize(scores: Scores, tokens: Any, penalty: Any) -> Scores:
+    """Divide the positive scores of ``tokens`` (rows, count) by ``penalty``, multiply the negative ones by it.
+
+    Each token counts once. A token that is outside the vocabulary has no effect.
+    """
+    size = scores.shape[1]
+    padded = np.pad(scores, ((0, 0), (0, 1)))
+    ids = np.where((tokens >= 0) & (tokens < size), tokens, size)
+    seen = np.take_along_axis(padded, ids, axis=1)
+    np.put_along_axis(padded, ids, np.where(seen < 0, seen * penalty, seen / penalty), axis=1)
+    return padded[:, :size]
+
+
 def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    return Spec((specs[0].shape[0], 1), dtypes.int32)
+    return Spec((_checked(specs[0]).shape[0], 1), dtypes.int32)
+
+
+def _checked(scores: Spec) -> Spec:
+    if scores.dtype not in (dtypes.float32, dtypes.float16):
+        raise UnsupportedDtype(f"scores must be float32 or float16, not {scores.dtype}")
+    return scores
 
 
 def _likeliest(x: Any) -> Any:
@@ -107,7 +129,7 @@ def _likeliest(x: Any) -> Any:
 def _sample(x: Any, settings: Any) -> Any:
     tokens = np.empty((len(x), 1), np.int32)
     for row, (temperature, top_k, top_p, min_p, number) in enumerate(settings):
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # NaN is not a choice
             scores = temper(x[row : row + 1].astype(np.float32), temperature)
             if top_k > 0:
                 scores = keep_top_k(scores, int(top_k))
@@ -117,7 +139,46 @@ def _sample(x: Any, settings: Any) -> Any:
     return tokens
 
 
-# They are not in the registry of public ops: no graph but that of a generation has them.
-LIKELIEST = Op("likeliest", _infer, _likeliest, operations=per_input(1))
-#: Operands: scores (rows, vocabulary); (rows, 5) float32 of temperature, top_k (0: off), top_p, min_p and a number.
-SAMPLE = Op("sample", _infer, _sample, operations=per_input(8))
+def _penalize(x: Any, tokens: Any, first: Any, end: Any, penalty: Any) -> Any:
+    places = np.arange(tokens.shape[1])
+    counts = (places >= first[:, None]) & (places < end)
+    return penalize(x.astype(np.float32), np.where(counts, tokens, -1), penalty[:, None])
+
+
+LIKELIEST = define("likeliest", _infer, _likeliest, operations=per_input(1))
+SAMPLE = define("sample", _infer, _sample, operations=per_input(8))
+PENALTY = define(
+    "repetition_penalty", lambda specs, attrs: Spec(_checked(specs[0]).shape, dtypes.float32), _penalize,
+    operations=per_element(1),
+)  # fmt: skip
+
+
+def likeliest(scores: Tensor) -> Tensor:
+    """Return the first largest of ``scores`` (rows, vocabulary) in each row: (rows, 1) int32.
+
+    It is :data:`NOT_A_NUMBER` in rows that contain NaN.
+    """
+    return apply(LIKELIEST, scores)
+
+
+def sample(scores: Tensor, settings: Tensor) -> Tensor:
+    """Draw a token of each row of ``scores`` (rows, vocabulary): (rows, 1) int32.
+
+    ``settings`` (rows, 5) float32 are a temperature above 0, top_k (0: off), top_p (1: off), min_p (0: off) and a
+    number from 0 to below 1, which decides. Filters and order are those of ``transformers``: of equal scores top-k
+    keeps all and top-p the last ones. The token is :data:`NOT_A_NUMBER` in rows with NaN or infinity, or minus infinity
+    alone.
+
+    Devices agree unless a cumulative probability is within 1e-5 of the number, or within rounding of top_p.
+    """
+    return apply(SAMPLE, scores, settings)
+
+
+def repetition_penalty(scores: Tensor, tokens: Tensor, first: Tensor, end: Tensor, penalty: Tensor) -> Tensor:
+    """Make tokens that are in the text less likely (Keskar et al., 2019, https://arxiv.org/abs/1909.05858).
+
+    ``scores`` are (rows, vocabulary). The text of a row is ``tokens`` (rows, capacity) int32 from its ``first`` (rows,)
+    to before the ``end`` (1,) of all. ``penalty`` (rows,) float32 divides positive scores and multiplies others, once
+    for each token. The result is float32.
+    """
+    return apply(PENALTY, scores, tokens, first, end, penalty)

@@ -1,4 +1,4 @@
-"""Samples of sorting, indexing and updates: exact."""
+"""Samples of sorting, indexing, updates and choices of tokens: exact."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from tensorcommons.samples import DTYPES, Shapes, declare, drawn
+from tensorcommons.ops.choosing import SAMPLE, likeliest, repetition_penalty, sample
+from tensorcommons.samples import DTYPES, FLOATS, Shapes, declare, drawn
 
 EXACT: dict[str, Any] = {"each": True, "tolerance": 0, "half_tolerance": 0}
 ROWS: tuple[Shapes, ...] = (((1,),), ((7,),), ((0, 5),), ((5, 0),), ((13, 17),), ((2, 3, 130),), ((2, 257),))
@@ -64,3 +65,40 @@ declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0), lambda x, i, u: _scat
 declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0, "add"), lambda x, i, u: _scattered(x, i, u, add=True), UPDATES, DTYPES[:4], values=_ids(0))  # noqa: E501 # fmt: skip
 CACHES: tuple[Shapes, ...] = (((2, 3, 7, 5), (2, 3, 2, 5), (2,)), ((1, 2, 9, 8), (1, 2, 1, 8), ()), ((3, 1, 4, 4), (3, 1, 4, 4), (3,)), ((1, 1, 1, 1), (1, 1, 1, 1), (1,)), ((2, 2, 5, 3), (2, 2, 0, 3), ()))  # noqa: E501 # fmt: skip
 declare("kv_cache_append", tc.kv_cache_append, _appended, CACHES, DTYPES, values=_positions, **EXACT)
+
+SCORES: tuple[Shapes, ...] = (((1, 1),), ((3, 7),), ((2, 130),), ((2, 257),))
+declare("likeliest", likeliest, lambda x: x.argmax(1)[:, None].astype(np.int32), SCORES, FLOATS, **EXACT)
+
+
+def _settings(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
+    """Make scores, and the settings of each row."""
+    rows = shapes[0][0]
+    settings = [
+        rng.uniform(0.5, 2, rows),
+        rng.integers(0, 9, rows),
+        rng.uniform(0.5, 1.2, rows),
+        rng.uniform(0, 0.1, rows),
+    ]
+    return [drawn(rng, dtype, shapes[0]), np.column_stack([*settings, rng.random(rows)]).astype(np.float32)]
+
+
+def _text(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
+    """Make scores, tokens of which some occur twice, the ends of each text, and penalties."""
+    scores, (rows, capacity) = shapes[:2]
+    tokens = rng.integers(0, scores[1], (rows, capacity)).astype(np.int32)
+    first = rng.integers(0, 2, rows).astype(np.int32)
+    end = np.array([max(capacity - 1, 1)], np.int32)
+    return [drawn(rng, dtype, scores), tokens, first, end, rng.uniform(0.5, 2, rows).astype(np.float32)]
+
+
+def _penalized(x: Any, tokens: Any, first: Any, end: Any, penalty: Any) -> Any:
+    y = x.copy()
+    for row in range(len(x)):
+        for token in set(tokens[row, first[row] : end[0]].tolist()):
+            y[row, token] = x[row, token] * penalty[row] if x[row, token] < 0 else x[row, token] / penalty[row]
+    return y
+
+
+declare("sample", sample, SAMPLE.reference, SCORES, FLOATS, values=_settings, **EXACT)
+TEXTS: tuple[Shapes, ...] = (((1, 1), (1, 1)), ((3, 7), (3, 9)), ((2, 5000), (2, 64)))
+declare("repetition_penalty", repetition_penalty, _penalized, TEXTS, FLOATS, values=_text, each=True, result="float32")

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..models.heads import Labels
 from ..models.model import Model
-from ..models.sampling import softmax
+from ..ops.choosing import softmax
 from .base import Array, Job, TextRows, count, one_of, several, strings, text_rows, tokenizer_of
 from .images import images_of
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import TensorCommonsError, quoted
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
-from ..models.sampling import softmax
+from ..ops.choosing import softmax
 from .base import Array, Job, count, strings, text_rows, texts_of, tokenizer_of
 
 

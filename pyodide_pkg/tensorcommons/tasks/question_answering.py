@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import TensorCommonsError, quoted
 from ..hub.encoding import Encoding
 from ..models.model import Model
-from ..models.sampling import softmax
+from ..ops.choosing import softmax
 from .base import Array, Job, count, strings, text_rows, tokenizer_of
 
 WINDOW = 384  # tokens of a window, if the model takes as many

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import TensorCommonsError
 from ..hub.tokenizer import Tokenizer
 from ..models.model import Model
-from ..models.sampling import softmax
+from ..ops.choosing import softmax
 from .base import Array, Job, count, one_of, several, strings, text_rows, texts_of, tokenizer_of
 from .classification import labels_of
 

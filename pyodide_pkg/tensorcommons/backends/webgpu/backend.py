@@ -358,6 +358,10 @@ class WebGPUBackend(Backend[Replay]):
     def chains_runs(self) -> bool:  # type: ignore[override]
         return not self.is_software
 
+    @property
+    def samples(self) -> bool:  # type: ignore[override]
+        return not self.is_software
+
     async def run_chain(
         self,
         executable: Replay,

@@ -1,4 +1,4 @@
-"""Choices of tokens: ``likeliest.wgsl`` and ``sample.wgsl``, a workgroup a row."""
+"""Choices of tokens: ``likeliest.wgsl`` and ``sample.wgsl``, a workgroup a row, and ``repetition_penalty.wgsl``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ MOST_LANES = 1024
 SHARED = 20  # bytes of workgroup memory that sample.wgsl takes for each lane
 OTHERS = 96  # and beside that
 LEVELS = 5  # histograms that a border may take
+PENALTY_LANES = 128
 
 VECTORS = "return load4_x((row * p.columns) / 4u + i);"
 ELEMENTS = """let at = 4u * i + vec4<u32>(0u, 1u, 2u, 3u);
@@ -42,4 +43,23 @@ def _choice(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [Dispatch(f"choosing/{step.op.name}", variables, params, tuple(buffers), spread(rows, 1), loops)]
 
 
-KERNELS = [Kernel("likeliest", _choice, cut=along_rows), Kernel("sample", _choice, cut=along_rows)]
+def _penalty(step: Step, adapter: Adapter) -> list[Dispatch]:
+    x, tokens = step.inputs[:2]
+    rows, columns = rows_and_columns(x)
+    if rows * columns == 0:
+        return []
+    tile = 32 * PENALTY_LANES
+    variables = {"lanes": str(PENALTY_LANES), "tile": str(tile)}
+    params = struct.pack("<3I4x", rows, columns, tokens.shape[1])
+    named = zip(("x", "tokens", "first", "end", "penalty"), step.inputs, strict=True)
+    buffers = (*(Buffer(name, each) for name, each in named), Buffer("y", step.output, written=True))
+    loops = tokens.shape[1] // PENALTY_LANES + 32 + 4
+    groups = spread(rows * -(-columns // tile), 1)
+    return [Dispatch("choosing/repetition_penalty", variables, params, buffers, groups, loops)]
+
+
+KERNELS = [
+    Kernel("likeliest", _choice, cut=along_rows),
+    Kernel("sample", _choice, cut=along_rows),
+    Kernel("repetition_penalty", _penalty),
+]

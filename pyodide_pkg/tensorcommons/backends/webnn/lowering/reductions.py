@@ -142,6 +142,15 @@ def _position(reducer: str) -> Reduce:
     return function
 
 
+def _likeliest(low: LoweringContext, value: Value) -> Operand:
+    """The first largest score of each row, -1 where one is NaN."""
+    (x,), b = low.given(value), low.b
+    x = b.wide(x)
+    odd = b.reduce("reduceMax", b.cast(b.binary("notEqual", x, x, "uint8"), "float32"), [1], True)
+    token = _position("reduceMax")(b, x, (1,), True)
+    return b.where(b.binary("greater", odd, b.number(0, odd), "uint8"), b.number(-1, token), token)
+
+
 BLOCK = 128  # elements of a running sum; more lose digits one by one
 
 
@@ -188,6 +197,7 @@ RULES: dict[str, Rule] = {
     "var": _var,
     "logsumexp": _reduction(_logsumexp),
     "argmax": _reduction(_position("reduceMax")),
+    "likeliest": _likeliest,
     "argmin": _reduction(_position("reduceMin")),
     "cumulative_sum": _cumulative_sum,
 }
