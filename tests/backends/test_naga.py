@@ -107,6 +107,10 @@ class Composing(CpuBackend):
     def steps_cost(self) -> bool:  # type: ignore[override]
         return self.own.steps_cost
 
+    @property
+    def samples(self) -> bool:  # type: ignore[override]
+        return self.own.samples
+
     def joins_products(self, x: Spec, *, normed: bool = False) -> bool:
         return self.own.joins_products(x, normed=normed)
 
@@ -189,7 +193,8 @@ async def models(device: Device) -> None:
     place = Place(None, "", "", "", str(TINY))  # type: ignore[arg-type]
     for name in (*decoders.DECODERS, *decoders.ENCODER_DECODERS):
         model = await tc.from_pretrained(checkpoint(place, name), manager=manager, tokenizer=False)
-        await model.generate([[5, 6, 7]], max_new_tokens=3, pad_token_id=0)
+        for options in ({}, {"do_sample": True, "repetition_penalty": 1.2}):
+            await model.generate([[5, 6, 7]], max_new_tokens=3, pad_token_id=0, **options)
         model.unload()
 
 
