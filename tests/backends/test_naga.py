@@ -193,8 +193,8 @@ async def models(device: Device) -> None:
     place = Place(None, "", "", "", str(TINY))  # type: ignore[arg-type]
     for name in (*decoders.DECODERS, *decoders.ENCODER_DECODERS):
         model = await tc.from_pretrained(checkpoint(place, name), manager=manager, tokenizer=False)
-        for options in ({}, {"do_sample": True, "repetition_penalty": 1.2}):
-            await model.generate([[5, 6, 7]], max_new_tokens=3, pad_token_id=0, **options)
+        await model.generate([[5, 6, 7]], max_new_tokens=3, pad_token_id=0)
+        await model.generate([[5, 6, 7]], max_new_tokens=3, pad_token_id=0, do_sample=True, repetition_penalty=1.2)
         model.unload()
 
 

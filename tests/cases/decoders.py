@@ -468,27 +468,6 @@ async def no_text_ends_before_its_least_length(place: Place) -> None:
     model.unload()
 
 
-@only("webgpu")
-async def tokens_chosen_on_the_device_are_those_of_the_host(place: Place) -> None:
-    """Compare steps that are chained, as on hardware, with steps whose logits the host reads."""
-    backend: Any = place.device.backend
-    prompts, mask = np.array([[0, 0, 5, 6, 7], [9, 8, 7, 6, 5]]), np.array([[0, 0, 1, 1, 1], [1] * 5])
-    for name, options in (
-        ("tiny-llama", {"do_sample": True, "temperature": 1.3, "top_k": 20, "top_p": 0.9}),
-        ("tiny-llama", {"do_sample": True, "top_k": 0, "min_p": 0.02, "repetition_penalty": 1.4}),
-        ("tiny-gpt2", {"repetition_penalty": 1.5}),
-        ("tiny-t5", {"do_sample": True, "repetition_penalty": 1.2}),
-    ):
-        model = await _load(place, name)
-        found = []
-        for is_software in (True, False):
-            with patch.object(backend, "is_software", is_software and backend.is_software):
-                assert backend.samples != backend.is_software
-                found.append(await model.generate(prompts, mask, max_new_tokens=40, seed=5, pad_token_id=0, **options))
-        np.testing.assert_array_equal(*found, err_msg=f"{name} {options}")
-        model.unload()
-
-
 async def tokens_are_drawn_as_often_as_they_are_likely(place: Place) -> None:
     logits = np.log(np.tile(np.array([0.5, 0.3, 0.15, 0.05], np.float32), (40, 1)))
     ids = np.zeros((40, 1), int)
