@@ -56,7 +56,8 @@ def test_parameters_have_the_names_of_the_contract(backend: type) -> None:
 
 def test_every_compute_op_has_a_webgpu_kernel() -> None:
     compute = {name for name, op in OPS.items() if op.view is None}
-    assert compute | {"copy", "chain", "linears", "linear_parts", "sum_norm", "scatter_into"} == set(KERNELS)
+    fused = {"chain", "linears", "linear_parts", "sum_norm", "row_products", "rotated_attention", "rotated_append"}
+    assert compute | {"copy", "scatter_into"} | fused == set(KERNELS)
 
 
 def test_only_products_that_leave_hardware_idle_are_split() -> None:
