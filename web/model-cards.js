@@ -267,5 +267,6 @@ function aboutStorage(status) {
   if (status.startsWith("off")) return "This browser keeps no files for this page: models are downloaded again at each visit.";
   if (status.startsWith("reading only")) return "The browser's storage is full or cannot be written: some files are downloaded again at each visit.";
   if (status.includes("could not be compared")) return "The server does not respond: the copies in this browser's storage are used.";
+  if (status.includes("another tab")) return "Another tab used the browser's storage: some files are downloaded again at the next visit.";
   return "";
 }

@@ -139,5 +139,6 @@ ENGINES = {
     "firefox": Engine(firefox, FIREFOX),
     "firefox-webgpu": Engine(partial(firefox, webgpu=True), FIREFOX, ("webgpu",)),
     "firefox-private": Engine(partial(firefox, browser__privatebrowsing__autostart=True), FIREFOX),
+    "firefox-full": Engine(partial(firefox, dom__quotaManager__temporaryStorage__fixedLimit=2048), FIREFOX),  # KiB
     "webkitgtk": Engine(webkitgtk, {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"}),
 }

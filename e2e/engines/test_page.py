@@ -101,11 +101,18 @@ def test_weights_are_kept_where_the_engine_stores_files_and_two_tabs_share_them(
     assert server.sent == 0, f"{server.sent} bytes were downloaded again"
 
 
-@pytest.mark.parametrize("name", ["firefox-private"], indirect=True)
-def test_the_page_works_and_says_so_where_nothing_can_be_kept(server: Server, tab: Tab) -> None:
+@pytest.mark.parametrize(
+    ("name", "notice"),
+    [
+        ("firefox-private", "This browser keeps no files"),
+        ("firefox-full", "The browser's storage is full"),
+    ],
+    indirect=["name"],
+)
+def test_the_page_works_and_says_so_where_files_cannot_be_kept(server: Server, tab: Tab, notice: str) -> None:
     start(tab, server.url, POLARITY)
     first = answers(tab)
-    assert tab.wait(STORAGE).startswith("This browser keeps no files"), tab.evaluate(STORAGE)
+    assert tab.wait(STORAGE).startswith(notice), tab.evaluate(STORAGE)
     server.sent = 0
     start(tab, server.url, POLARITY)
     assert answers(tab) == first

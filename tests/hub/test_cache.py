@@ -386,10 +386,16 @@ class TestFaults:
             if warm:
                 await visit(running.url, Cache(full := MemoryStore()))
                 entries = full.entries
-            cache = Cache(FaultyStore(entries, refuse))
+            cache = Cache(store := FaultyStore(entries, refuse))
             assert await visit(running.url, cache) == await expected()
             assert await visit(running.url, cache, TWIN) == await expected(TWIN)
             assert cache.status.startswith(("on: ", "reading only: "))
+            if cache.status == "on: files are kept in memory":  # then they are
+                later = Cache(FaultyStore(store.entries, lambda *call: None))
+                running.since()
+                await visit(running.url, later)
+                await visit(running.url, later, TWIN)
+                assert running.body_bytes() == 0
 
         asyncio.run(story())
 

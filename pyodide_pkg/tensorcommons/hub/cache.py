@@ -27,6 +27,7 @@ LIMIT = 4 << 30  # bytes; the least recently used files leave above it
 CHECK_EVERY = 16 << 20  # bytes written, at least, between two checks of the limit: Chromium lists 400 entries in 160 ms
 ABSENT_AGE = 24 * 3600.0  # seconds for which a missing file is believed to be missing: a 404 may be a passing fault
 SMALL = 4 << 10  # bytes; opening a file costs a browser as much time as reading 200 kB
+BUSY = "another tab used a file that was to be stored, so some bytes are downloaded again at the next visit"
 TOUCH = 3600.0  # seconds; the precision of a record's time of use
 
 
@@ -144,6 +145,8 @@ class Cache:
                 kept = not await self._entries.write(name, raw) or await self._entries.has(name, len(data))
             if kept:
                 self._entries.in_use.add(name)
+            elif not self._entries.off:
+                self.note(BUSY)
         return kept
 
     # --- records by address ---
@@ -173,6 +176,8 @@ class Cache:
         self._entries.in_use.add(name)
         async with self._turn(name):
             saved = await self._save(name, record)
+            if not (saved or self._entries.off):
+                self.note(BUSY)
         if self._entries.unchecked >= self._check_after:
             await self.remove_unused()
         return saved

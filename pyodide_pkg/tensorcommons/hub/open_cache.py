@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from .stores import FolderStore
 CacheSpec: TypeAlias = "Cache | str | os.PathLike[str] | None"
 
 _of_this_page: Cache | None = None
+_opening = asyncio.Lock()
 
 
 async def open_cache(cache: CacheSpec = "auto") -> Cache:
@@ -37,8 +39,14 @@ async def open_cache(cache: CacheSpec = "auto") -> Cache:
         return Cache(FolderStore(cache))
     if not IN_BROWSER:
         return Cache(None, reason='not in a browser; pass a folder to keep files in: cache="path"')
-    if _of_this_page is None or not _of_this_page.is_on:
-        _of_this_page = await _open_browser_cache()
+    async with _opening:  # two at once would not have each other's files in use, nor one status
+        if _of_this_page is None or not _of_this_page.is_on:
+            _of_this_page = await _open_browser_cache()
+        return _of_this_page
+
+
+def cache_of_this_page() -> Cache | None:
+    """Return what ``open_cache("auto")`` opened in this page, None before."""
     return _of_this_page
 
 

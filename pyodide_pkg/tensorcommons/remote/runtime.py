@@ -20,7 +20,7 @@ from typing import Any
 from ..backends.select import Devices
 from ..diagnostics import diagnostics
 from ..errors import TensorCommonsError, quoted
-from ..hub.open_cache import open_cache
+from ..hub.open_cache import cache_of_this_page
 from ..models.model import Model
 from ..opening import open_devices
 from ..pipelines import check_defaults, pipeline
@@ -65,7 +65,6 @@ class Runtime:
         self._programs = Programs()
         self._started: dict[str, asyncio.Future[None]] = {}
         self._due = False
-        self._storage = ""  # status of the browser's storage after the last load
         self.manager.subscribe(lambda report: self.changed())
 
     # --- for a page's own program ---
@@ -75,7 +74,6 @@ class Runtime:
     ) -> Model:
         """Load a model for ``user``, a name of the program's choice; equal models of several users are one."""
         model = await self._loads.acquire(user, source, progress, **options)
-        self._storage = (await open_cache()).status
         self.changed()
         return model
 
@@ -158,7 +156,12 @@ class Runtime:
     def report(self) -> dict[str, Any]:
         """Return the memory report with "devices" and "storage", the status of the browser's storage."""
         report: MemoryReport = self.manager.report()
-        return {**report.to_dict(), "devices": self._about_devices(), "storage": self._storage}
+        cache = cache_of_this_page()
+        return {
+            **report.to_dict(),
+            "devices": self._about_devices(),
+            "storage": "" if cache is None else cache.status,
+        }
 
     def _about_devices(self) -> dict[str, Any]:
         """Describe the choice of "auto" with its reason, each kind, and the reason for each model's device."""
@@ -198,7 +201,6 @@ class Runtime:
         except BaseException:
             await self._loads.release(user)
             raise
-        self._storage = (await open_cache()).status
         self.changed()
         events.ready()
         return {"task": task, "model": model.name, "device": model.device.kind}
