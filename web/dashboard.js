@@ -4,8 +4,8 @@ import { byId, each, h, rows, say, vary } from "./dom.js";
 import { bytes, megabytes, percent } from "./format.js";
 import { scaleOf } from "./limit-control.js";
 
-const CATEGORIES = ["weights", "activations", "scratch", "staging"];
-const WORDS = { activations: "results", scratch: "working space", staging: "being read" };
+const CATEGORIES = ["weights", "constants", "activations", "scratch", "staging"];
+const WORDS = { constants: "weights in graphs", activations: "results", scratch: "working space", staging: "being read" };
 
 export function drawFigures(report) {
   say(byId("with-sharing"), bytes(report.unique_weight_bytes));

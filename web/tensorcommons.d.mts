@@ -199,7 +199,7 @@ export interface MemoryReport {
   limit_bytes: number;
   device_bytes: number;
   peak_bytes: number;
-  by_category: Record<"weights" | "activations" | "scratch" | "staging", number>;
+  by_category: Record<"weights" | "constants" | "activations" | "scratch" | "staging", number>;
   activation_cache_bytes: number;
   reused_from_cache: number;
   unique_weight_bytes: number;

@@ -67,6 +67,7 @@ MODELS = (
     "halves",
     "quantized",
     "graph_size",
+    "constants",
     "limits",
     "full_gpu",
     "tasks",

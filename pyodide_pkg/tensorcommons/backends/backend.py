@@ -37,6 +37,11 @@ def _has_room(hidden: int, reserved: int) -> None:
     """Make room for a program on a device that bounds none."""
 
 
+def _uncounted(nbytes: int) -> bool:
+    """Refuse constants on a device that does not count them."""
+    return False
+
+
 class Backend(ABC, Generic[E]):
     """One device. Every backend has exactly these methods (a test reads the classes and compares)."""
 
@@ -62,6 +67,18 @@ class Backend(ABC, Generic[E]):
 
     # called before a program is built, with what it takes beside its counted bytes: others are forgotten for it
     make_way: Callable[[int, int], None] = staticmethod(_has_room)
+
+    # called with the bytes of constants that would make programs faster; returns whether they were free and are counted
+    # from now on. A negative number gives bytes back; 0 says that those counted last can be dropped from now on
+    count_constants: Callable[[int], bool] = staticmethod(_uncounted)
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of constants that :meth:`drop_constants` can free."""
+        return 0
+
+    def drop_constants(self) -> None:
+        """Free the constants of one graph, the oldest; its programs use the tensors again."""
 
     @property
     def calls(self) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
-Category: TypeAlias = Literal["weights", "activations", "scratch", "staging"]
-CATEGORIES: tuple[Category, ...] = ("weights", "activations", "scratch", "staging")
+Category: TypeAlias = Literal["weights", "constants", "activations", "scratch", "staging"]
+CATEGORIES: tuple[Category, ...] = ("weights", "constants", "activations", "scratch", "staging")
 STAGING_RESERVE = 64 * 1024  # bytes of a budget (or a quarter of it) that only reads take, so bytes can always leave
 
 

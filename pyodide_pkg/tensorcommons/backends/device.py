@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
-from ..errors import DeviceUnavailable
+from ..errors import DeviceUnavailable, MemoryBudgetError
 from .backend import Backend
 from .base import Spec
 from .program_cache import ProgramCache
@@ -75,6 +75,8 @@ class Device(Readable, ProgramCache):
         self._running = 0  # bytes of the program that is running, beside the arena
         self.speed: Speed | None = None  # once a profile measured it
         self._storages: WeakSet[Any] = WeakSet()
+        device = ref(self)
+        backend.count_constants = lambda nbytes: bool((known := device()) and known._count_constants(nbytes))
         _made.add(self)
 
     def __repr__(self) -> str:
@@ -134,9 +136,21 @@ class Device(Readable, ProgramCache):
 
     @property
     def busy_bytes(self) -> int:
-        """Bytes that may leave when the program or read under way ends: arena and staging, and the program's own."""
+        """Bytes that may leave when what is under way ends: arena and staging, a program's own, a graph's constants."""
         busy = self._running + (self._arena[1] if self._arena else 0) if self._running else 0
-        return busy + self.busy_staging_bytes
+        return busy + self.busy_staging_bytes + self._bytes["constants"] - self.backend.constant_bytes
+
+    def _count_constants(self, nbytes: int) -> bool:
+        """See :attr:`Backend.count_constants`: nothing leaves for constants."""
+        if nbytes > 0:
+            try:
+                self.charge(nbytes, "constants")
+            except (MemoryBudgetError, DeviceUnavailable):
+                return False
+        else:
+            self.refund(-nbytes, "constants")
+            self.budget.use_ended()
+        return True
 
     def begin_run(self, nbytes: int) -> None:
         """Begin a run of a program with ``nbytes`` of its own, under ``lock``; :meth:`end_run` ends it."""
@@ -211,6 +225,8 @@ class Device(Readable, ProgramCache):
     def _write_off_all(self) -> None:
         """Stop counting what the lost device held. A loss is a mass eviction; programs are compiled again."""
         self.loss = self.backend.loss or self.loss
+        while self.backend.constant_bytes:
+            self.backend.drop_constants()
         for program in self.programs.values():
             program.abandon()
         for storage in list(self._storages):

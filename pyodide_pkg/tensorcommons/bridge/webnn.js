@@ -68,6 +68,13 @@ function copied(source) {
   return data;
 }
 
+// A stage of a program: its graph, and the slots of its inputs and outputs by their names.
+function staged(graph, inputs, outputs, once = false) {
+  const named = (letter, pairs) => pairs.map(([node, slot]) => [`${letter}${node}`, slot]);
+  const leaves = once ? inputs.map(([, slot]) => slot) : null;
+  return { graph, leaves, done: "", inputs: named("i", inputs), outputs: named("o", outputs) }; // done: leaves and writes of the last run of what runs once
+}
+
 // Free a buffer at once, by transferring it to a closed port.
 function discard(buffer) {
   const { port1, port2 } = new MessageChannel();
@@ -83,6 +90,7 @@ class Ml {
     this.borrower = null; // the object of webgpu.js whose device tensors can be lent to
     this.tensors = new Map(); // handle -> {spec: [dtype, shape], tensor: MLTensor or null while it is made, pending: Promise or null, borrower}
     this.programs = new Map(); // id -> {stages, fixed, host, outputs, leaves, bound}
+    this.constants = new Map(); // number -> a graph with weights as constants
     this.errors = []; // of work that was not awaited, for the next call to report
     this.changes = 0; // of the tensors under handles, their bytes, and what is pending on them
     this.writes = 0; // of bytes under handles, by anything but a run
@@ -298,13 +306,8 @@ class Ml {
         program.graphs.push(await this.#build(graph));
       }
       if (tell(graphs.length, graphs.length) === false) throw new Error("the build was stopped");
-      program.stages = stages.map(({ graph, once, inputs, outputs: results }) => ({
-        graph: program.graphs[graph],
-        leaves: once ? inputs.map(([, slot]) => slot) : null,
-        done: "", // the leaves and writes of the last run of what runs once
-        inputs: inputs.map(([node, slot]) => [`i${node}`, slot]),
-        outputs: results.map(([node, slot]) => [`o${node}`, slot]),
-      }));
+      program.built = stages.map(({ graph, once, inputs, outputs: results }) => staged(program.graphs[graph], inputs, results, once));
+      program.stages = [...program.built];
     } catch (error) {
       this.#destroy(program);
       throw error;
@@ -312,7 +315,40 @@ class Ml {
     this.programs.set(id, program);
   }
 
-  async #build({ nodes, outputs }) {
+  // Build a graph, with the tensors of `given` (a Python buffer of ints: node, handle) as constants. `description`: {nodes, outputs}.
+  async buildConstants(number, description, given) {
+    const [pairs, data] = [ints(given), new Map()];
+    for (let i = 0; i < pairs.length; i += 2) {
+      const { spec } = this.tensors.get(pairs[i + 1]);
+      data.set(pairs[i], (await this.readTensor(pairs[i + 1], 0, bytesOf(spec))).buffer);
+    }
+    this.constants.set(number, await this.#build(JSON.parse(description), data));
+  }
+
+  // Have a stage of a program run graph `number` of buildConstants. `pairs`: JSON of [[node, slot]] of inputs, and of outputs.
+  useConstants(id, stage, number, pairs) {
+    const program = this.programs.get(id);
+    program.stages[stage] = { ...staged(this.constants.get(number), ...JSON.parse(pairs)), number };
+    program.bound = null;
+  }
+
+  useInputs(id) {
+    const program = this.programs.get(id);
+    [program.stages, program.bound] = [[...program.built], null];
+  }
+
+  dropConstants(number) {
+    for (const program of this.programs.values()) {
+      for (const [i, stage] of program.stages.entries()) {
+        if (stage.number === number) [program.stages[i], program.bound] = [program.built[i], null];
+      }
+    }
+    this.constants.get(number)?.destroy(); // a context before this one had it, if it is missing
+    this.constants.delete(number);
+  }
+
+  // `given`: buffers of float32 by node, of inputs that become constants; they are freed.
+  async #build({ nodes, outputs }, given = new Map()) {
     const builder = new MLGraphBuilder(this.context);
     const operands = [];
     const resolve = (argument) => {
@@ -323,7 +359,11 @@ class Ml {
       return Object.fromEntries(Object.entries(argument).map(([key, value]) => [key, resolve(value)]));
     };
     for (const [method, ...rest] of nodes) {
-      if (method === "input") operands.push(builder.input(`i${operands.length}`, { dataType: rest[0], shape: rest[1] }));
+      const data = given.get(operands.length);
+      if (data) {
+        operands.push(builder.constant({ dataType: rest[0], shape: rest[1] }, new Float32Array(data)));
+        discard(data); // the browser has a copy
+      } else if (method === "input") operands.push(builder.input(`i${operands.length}`, { dataType: rest[0], shape: rest[1] }));
       else if (method === "constant") operands.push(constant(builder, ...rest));
       else operands.push(builder[method](...rest.map(resolve)));
     }
@@ -461,6 +501,7 @@ class Ml {
   closeContext() {
     this.tensors.clear();
     this.programs.clear();
+    this.constants.clear();
     this.context.destroy();
   }
 }

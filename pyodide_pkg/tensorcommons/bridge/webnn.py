@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import DeviceLost, DeviceMemoryError, DeviceUnavailable, TensorCommonsError
 from .byte_buffer import ByteBuffer, Data, raw_of
@@ -15,6 +16,7 @@ from .runtime import IN_BROWSER
 from .webgpu import WebGPUBridge
 
 _settles = False  # replies, by a proxy that the module of webnn.js has
+Pairs: TypeAlias = "Sequence[tuple[int, int]]"
 Limits = dict[str, Any]  # opSupportLimits(): of each builder method, by operand, its dataTypes and rankRange
 
 
@@ -205,6 +207,27 @@ class WebNNBridge:
         self._leaves.pop(program, None)
         self.drop_spares(program)
         self.proxy.discardProgram(program)
+
+    async def build_constants(self, number: int, description: str, given: Sequence[tuple[int, int]]) -> None:
+        """Build one graph and keep it under ``number``, with the tensors of ``given`` (node, handle) as constants."""
+        self.calls += 1
+        with self._typed_errors:
+            await self.proxy.buildConstants(number, description, _ints(itertools.chain(*given)))
+
+    def use_constants(self, program: int, stage: int, number: int, inputs: Pairs, outputs: Pairs) -> None:
+        """Have a stage of ``program`` run the graph ``number``, with these pairs of node and slot."""
+        self.calls += 1
+        self.proxy.useConstants(program, stage, number, json.dumps([inputs, outputs]))
+
+    def use_inputs(self, program: int) -> None:
+        """Have ``program`` run the graphs that it was built with."""
+        self.calls += 1
+        self.proxy.useInputs(program)
+
+    def drop_constants(self, number: int) -> None:
+        """Destroy the graph ``number``; programs that used it run the one that they were built with."""
+        self.calls += 1
+        self.proxy.dropConstants(number)
 
     async def wait(self) -> None:
         """Wait until everything queued is done."""

@@ -1,10 +1,10 @@
 """The budget of managers: what is evicted under memory pressure, in which order, and how it comes back.
 
-Order of eviction: activations kept for later runs; the scratch arena of an idle device; then entries without a holder;
-then held ones, the least recently used first; then compiled programs, which cost most to make again. Pinned entries
-and whatever a running program uses never leave. An eviction keeps a copy in host memory, or none where a local origin
-can be read again; the next use restores. All of this is checked *before* the first byte leaves, so a request that
-cannot fit changes nothing.
+Order of eviction: weights that graphs have once more as constants; activations kept for later runs; the scratch arena
+of an idle device; then entries without a holder; then held ones, the least recently used first; then compiled programs,
+which cost most to make again. Pinned entries and whatever a running program uses never leave. An eviction keeps a copy
+in host memory, or none where a local origin can be read again; the next use restores. All of this is checked *before*
+the first byte leaves, so a request that cannot fit changes nothing.
 """
 
 from __future__ import annotations
@@ -124,6 +124,10 @@ class Residency(Budget):
         """Bytes of activations that are kept for later runs and not in use now."""
         return sum(share.activations.idle_bytes for share in self._shares)
 
+    @property
+    def _constant_bytes(self) -> int:
+        return sum(device.backend.constant_bytes for device in self.devices)
+
     def free_bytes(self) -> int:
         """Bytes left under the limit."""
         return self.limit - self.used
@@ -158,7 +162,8 @@ class Residency(Budget):
             return raised
         if pinned:
             return f"unpin {', '.join(entry.name for entry in pinned)}, or {raised}"
-        movable = self.cached_bytes + sum(entry.storage.nbytes for entry in self.candidates())
+        movable = self.cached_bytes + self._constant_bytes
+        movable += sum(entry.storage.nbytes for entry in self.candidates())
         shortage = self.used - movable + nbytes - self.usable
         unpinned: list[str] = []
         for entry in sorted(self._entries, key=lambda entry: -entry.storage.nbytes):
@@ -195,7 +200,8 @@ class Residency(Budget):
         async with self._evicting:
             while self.used + nbytes > self.usable:
                 movable = self.candidates(keep)
-                idle = self.cached_bytes + sum(d.idle_scratch_bytes + d.idle_program_bytes for d in self.devices)
+                idle = self.cached_bytes + self._constant_bytes
+                idle += sum(d.idle_scratch_bytes + d.idle_program_bytes for d in self.devices)
                 missing = self.used - idle - sum(e.storage.nbytes for e in movable) + nbytes - self.usable
                 if missing > 0:
                     if missing > self._bytes_in_use(keep):
@@ -306,8 +312,12 @@ class Residency(Budget):
     async def _evict_one(self, movable: Sequence[Entry]) -> None:
         """Evict what comes first in the order.
 
-        An activation, an idle arena, the first of ``movable``, a compiled program.
+        A graph's constants, an activation, an idle arena, the first of ``movable``, a compiled program.
         """
+        for device in self.devices:
+            if device.backend.constant_bytes:
+                device.backend.drop_constants()
+                return
         if any(share.activations.drop_oldest() for share in self._shares):
             return
         for device in self.devices:

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,8 @@ from ..base import TIMED, BlockSpec, Command, Computation, Executable, Op, Probe
 from ..facts import Facts, Rates
 from ..webgpu.backend import WebGPUBackend
 from .builder import EMPTY, GraphBuilder
-from .decoding import decoding_stages
+from .constants import Constants, RowGraph
+from .decoding import constant_weights, decoding_stages
 from .fields import Fields, field_tensors
 from .lowering import lower, lower_supported, physical
 from .lowering.context import LoweringContext
@@ -89,6 +90,7 @@ class WebNNBackend(Backend[Built]):
         self.features = (f"{bridge.cores} cores", f"constant tensors: {bridge.no_constants or 'yes'}")
         self.cores = bridge.cores if self.is_software else 1  # LiteRT runs a graph on one of them
         self._ids = itertools.count(1)
+        self.constants = Constants(bridge, self._with_constants, lambda nbytes: self.count_constants(nbytes))
         self._fields = Fields()
         # of the last plan that was checked, if nothing of it is refused, until one is compiled or described
         self._lowered: tuple[Computation, LoweringContext] | None = None
@@ -119,16 +121,26 @@ class WebNNBackend(Backend[Built]):
             reason = f"it takes {nbytes:,} bytes, and one tensor of this context at most {limit:,}"
             raise DeviceMemoryError("webnn", "a tensor", reason, nbytes, limit)
 
+    @property
+    def constant_bytes(self) -> int:
+        return self.constants.nbytes
+
+    def drop_constants(self) -> None:
+        self.constants.drop_oldest()
+
     def free(self, handle: int) -> None:
+        self.constants.forget(handle)
         self._space -= self._spaces.pop(handle, 0)
         for number in self._fields.drop(handle):
             self.bridge.destroy(number)
 
     def write(self, handle: int, offset: int, data: Data) -> None:
+        self.constants.forget(handle)
         for number, at, start, stop in self._fields.ranges(handle, offset, data.nbytes):
             self.bridge.write(number, at, part_of(data, start, stop))
 
     def fill(self, handle: int, offset: int, data: Data) -> None:
+        self.constants.forget(handle)
         for number, at, start, stop in self._fields.ranges(handle, offset, data.nbytes):
             self.bridge.fill(number, at, part_of(data, start, stop))
 
@@ -160,6 +172,7 @@ class WebNNBackend(Backend[Built]):
         return await super().read_block(handle, offset, nbytes)
 
     def copy(self, source: int, source_offset: int, target: int, target_offset: int, nbytes: int) -> None:
+        self.constants.forget(target)
         for number, at, start, stop in self._fields.ranges(source, source_offset, nbytes):
             for other, to, first, end in self._fields.ranges(target, target_offset + start, stop - start):
                 self.bridge.copy(number, at + first, other, to, end - first)
@@ -192,8 +205,14 @@ class WebNNBackend(Backend[Built]):
         self._lowered = None if lowering.why else (plan, lowering)
         return lowering.why or {}
 
-    def _builder(self) -> GraphBuilder:
-        return GraphBuilder(self.op_limits, wide_halves=self.is_software, most=self.most)
+    def _builder(self, constants: Collection[int] = ()) -> GraphBuilder:
+        return GraphBuilder(self.op_limits, wide_halves=self.is_software, most=self.most, constants=constants)
+
+    def _with_constants(self, graph: RowGraph) -> Slices[Calls]:
+        """Lower a graph with its weights as constants."""
+        builder = self._builder({graph.values[place] for place in graph.weights})
+        lowering = yield from lower.slices(graph.computation, builder)
+        return builder.finished([lowering.operands[number] for number in graph.results])
 
     async def compile(self, plan: Computation) -> Built:
         for nbytes in plan.output_bytes:
@@ -226,6 +245,7 @@ class WebNNBackend(Backend[Built]):
                 await building
             raise
         building.result()
+        self.constants.add(built.id, described.row_graphs)
         return built
 
     def _described(self, plan: Computation) -> Slices[tuple[_Description, str]]:
@@ -248,6 +268,7 @@ class WebNNBackend(Backend[Built]):
     async def run(
         self, executable: Built, arena: int, host: memoryview, leaves: Sequence[int], outputs: Sequence[int]
     ) -> None:
+        self.constants.before_run(executable.id, leaves)
         queued = self.bridge.run(executable.id, host, [*leaves, *self._fields.beside(leaves)], outputs)
         if queued is None:
             return
@@ -301,13 +322,16 @@ class WebNNBackend(Backend[Built]):
         )
 
     def discard(self, executable: Built) -> None:
+        self.constants.remove(executable.id)
         self.bridge.discard(executable.id)
 
     async def wait(self) -> None:
+        await self.constants.settled()
         await self.bridge.wait()
 
     def close(self) -> None:
         self._lowered = None
+        self.constants.clear()
         self.bridge.close()
 
     async def lending(self, other: Backend[Any]) -> str:
@@ -317,6 +341,8 @@ class WebNNBackend(Backend[Built]):
 
     async def lend(self, handle: int, other: Backend[Any], target: int, nbytes: int, *, give: bool) -> None:
         assert isinstance(other, WebGPUBackend)
+        if not give:
+            self.constants.forget(handle)
         await self.bridge.lend(handle, other.bridge, target, nbytes, give=give)
 
     @property
@@ -333,6 +359,7 @@ class WebNNBackend(Backend[Built]):
         self._fields.clear()
         self._space = 0
         self._lowered = None
+        self.constants.clear()
         self.op_limits = self.bridge.limits
 
     def live_buffers(self) -> int:
@@ -358,6 +385,7 @@ class _Description:
         self.graphs: dict[str, dict[str, Any]] = {}
         self.sources: list[tuple[Computation, int, int]] = []  # of each stage: its computation, part and parts
         self.stages: list[dict[str, Any]] = []
+        self.row_graphs: list[RowGraph] = []  # those of a decoding step that multiply by weights
         self.fixed: list[tuple[str, Shape]] = []
         self.host: dict[int, tuple[int, int]] = {}  # by offset in the block: the fixed tensor, and bytes
         self.nbytes = 0
@@ -399,6 +427,10 @@ class _Description:
         targets[len(calls.nodes)] = -1 - place  # what the vector's input refers to
         subgraphs = calls.subgraphs(self.most)
         yield
+        weights = constant_weights(stage.computation) if stage.rows and len(subgraphs) == 1 else set()
+        if weights:
+            results = [number for _, number in stored]
+            self.row_graphs.append(self._row_graph(stage, subgraphs[0], weights, results, targets))
         crossing: dict[int, int] = {}  # places of what a subgraph gives to later ones, by node
         for place, subgraph in enumerate(subgraphs):
             inputs = [
@@ -453,6 +485,22 @@ class _Description:
         self.sources.append((Computation((*leaves, joined), (len(small),), 0, len(small)), 0, 1))
         starts = dict(zip((node for node, _ in small), itertools.accumulate(sizes, initial=0), strict=False))
         return place, calls.with_slices(starts, ["input", "float32", [sum(sizes)], -2 - len(calls.nodes)])
+
+    def _row_graph(
+        self, stage: Stage, subgraph: Subgraph, weights: set[int], results: Sequence[int], targets: Mapping[int, int]
+    ) -> RowGraph:
+        calls, values = subgraph.calls, stage.computation.values
+        numbers = tuple(number for _, number in calls.inputs)
+        return RowGraph(
+            len(self.stages),
+            stage.computation,
+            subgraph.structure,
+            slots=tuple(self._source(stage, values[number], calls.kinds[node]) for node, number in calls.inputs),
+            values=numbers,
+            weights=tuple(place for place, number in enumerate(numbers) if number in weights),
+            results=tuple(results),
+            outputs=tuple(targets[node] for node in subgraph.gives),
+        )
 
     def _dispatch(
         self,

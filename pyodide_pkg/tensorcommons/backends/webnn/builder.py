@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,13 @@ class GraphBuilder:
     """Calls of one MLGraphBuilder. ``op`` is the op that is being lowered, for what is refused.
 
     With ``wide_halves`` float16 is computed in float32: a CPU has to convert it anyway, and sums keep their digits.
-    ``most`` bytes is what one graph may take at once.
+    ``most`` bytes is what one graph may take at once. ``constants`` are the numbers of inputs that will be constants.
     """
 
-    def __init__(self, limits: Mapping[str, Any], wide_halves: bool, most: int = GRAPH_BYTES) -> None:
+    def __init__(
+        self, limits: Mapping[str, Any], wide_halves: bool, most: int = GRAPH_BYTES, constants: Collection[int] = ()
+    ) -> None:
+        self._constants = constants
         self.limits = limits
         self.wide_halves = wide_halves
         self.most = most
@@ -128,6 +131,10 @@ class GraphBuilder:
             if size_of(shape)
             else self.empty(shape, dtype)
         )
+
+    def is_constant(self, x: Operand) -> bool:
+        """Return whether ``x`` is an input that will be a constant."""
+        return bool(self._constants) and self.nodes[x.node][0] == "input" and self.nodes[x.node][3] in self._constants
 
     def constant(self, values: Any, dtype: str) -> Operand:
         """An array in the graph. Raises UnsupportedOp above :data:`MOST`."""
@@ -342,6 +349,11 @@ class GraphBuilder:
         if not a.shape[-1]:
             return self.filled(0, shape, a)
         return self.call("matmul", {"a": a, "b": b}, shape, a.dtype)
+
+    def gemm(self, x: Operand, weight: Operand, *, is_transposed: bool = False) -> Operand:
+        """The product of ``x`` with the matrix ``weight``, or with its transposition."""
+        shape = (x.shape[0], weight.shape[0 if is_transposed else 1])
+        return self.call("gemm", {"a": x, "b": weight}, shape, x.dtype, bTranspose=is_transposed)
 
     def reduce(self, method: str, x: Operand, axes: Sequence[int], keepdims: bool) -> Operand:
         """One of the ``reduce`` methods."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...shapes import size_of
 from ..base import Computation, Value
@@ -54,7 +55,15 @@ def decoding_stages(computation: Computation) -> list[Stage] | None:
                 level += level % 2
             cuts[number] = Cut(None, level)
         levels.append(level)
-    return staged(computation, cuts)
+    return [replace(stage, rows=stage.level % 2 == 1) for stage in staged(computation, cuts)]
+
+
+def constant_weights(computation: Computation) -> set[int]:
+    """Return the leaves, by number, that products of one row can have as constants: LiteRT widens those of float16."""
+    values = computation.values
+    found = (weight_of(values, value) for value in values)
+    indices = {weight.index for weight in found if weight is not None and weight.spec.dtype.name == "float32"}
+    return {number for number, value in enumerate(values) if _is_leaf(value) and value.index in indices}
 
 
 def _is_leaf(value: Value) -> bool:

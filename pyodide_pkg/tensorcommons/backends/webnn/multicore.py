@@ -58,6 +58,7 @@ class Stage:
     gives: list[Slot]
     level: int = 0  # graphs of one level do not wait for each other
     part: int = WHOLE
+    rows: bool = False  # multiplies one row of a decoding step by weights
 
 
 @dataclass(frozen=True)
