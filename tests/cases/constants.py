@@ -69,9 +69,6 @@ async def constants_leave_before_anything_else(place: Place) -> None:
     assert kept.by_category["constants"] <= made // 2 and kept.by_category["weights"] == report.by_category["weights"]
     assert kept.device_bytes <= kept.limit_bytes and kept.evicted_bytes == 0
     assert tokens == without == await _written(place, model), "some graphs with constants and some without"
-    await manager.set_memory_limit(others / 2**20)
-    assert await _written(place, model) == without
-    assert manager.report().evicted_bytes == 0, "weights left for constants"
     model.unload()
 
 

@@ -1,6 +1,6 @@
 """The memory of a device: handles to its bytes, and the one account of them.
 
-Every byte on a device (weights, activations, scratch, staging) is taken through :meth:`Memory.allocate` or
+Every byte on a device (weights, constants, activations, scratch, staging) is taken through :meth:`Memory.allocate` or
 :meth:`Memory.charged`, so the account is complete by construction. The budget is asked before, never after.
 """
 
@@ -50,7 +50,8 @@ class Memory(ABC):
     def memory(self) -> dict[str, int]:
         """Return the current bytes by category, and "total" and "peak" (the largest total since it was opened).
 
-        The categories are "weights", "activations", "scratch" and "staging" (for reads).
+        The categories are "weights", "constants" (weights once more, in graphs of WebNN), "activations", "scratch" and
+        "staging" (for reads).
         """
         return {**{str(kind): size for kind, size in self._bytes.items()}, "total": self.total, "peak": self._peak}
 

@@ -45,8 +45,9 @@ class MemoryReport:
     """A snapshot of the bytes on the devices, and of who holds them. All sizes are bytes.
 
     ``device_bytes`` is everything on the devices now, at most ``limit_bytes``; ``peak_bytes`` is its largest value so
-    far. ``by_category`` divides it into "weights" (also registered tensors), "activations" (outputs and
-    values kept for later runs), "scratch" and "staging" (for reads).
+    far. ``by_category`` divides it into "weights" (also registered tensors), "constants" (weights that graphs of WebNN
+    have once more, while there is room), "activations" (outputs and values kept for later runs), "scratch" and
+    "staging" (for reads).
 
     ``unique_weight_bytes`` are the weights and registered tensors, evicted ones, too, each counted once;
     ``separate_weight_bytes`` are those of all models if each had its own copy, and ``saved_bytes`` is the difference.
