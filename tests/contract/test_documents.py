@@ -17,6 +17,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 #: Pages whose program needs neither a browser nor a model.
 PROGRAMS = {program.page: program for program in documents.programs() if program.shown is None}
 WITHOUT_BROWSER = ("docs/sharing.md", "docs/computing.md", "docs/performance.md")
+#: Pages outside docs/, whose links are checked, too.
+PAGES = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md", "shaders/README.md")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 
 
@@ -49,7 +51,7 @@ def test_the_readme_is_short_and_has_a_page_near_its_beginning() -> None:
     assert README[: README.index("</html>")].count("\n") < 70
 
 
-@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", *documents.pages()])
+@pytest.mark.parametrize("page", [*PAGES, *documents.pages()])
 def test_links_lead_to_files_and_headings(page: str) -> None:
     for target, anchor in LINK.findall((ROOT / page).read_text("utf-8")):
         file = (ROOT / page).parent / target if target else ROOT / page
