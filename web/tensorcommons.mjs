@@ -9,6 +9,9 @@ const ARRAYS = {
 };
 const IMAGE_TASKS = new Set(["image-feature-extraction", "image-classification", "zero-shot-image-classification", "saliency"]);
 
+const MOST_STARTS = 3; // of the worker of all tabs, by one connect()
+const KNOCK_EVERY = 2000; // ms
+
 /** An array of numbers: `data` is a typed array, `dims` its shape. */
 export class Tensor {
   constructor(type, data, dims) {
@@ -50,15 +53,18 @@ export async function connect({ shared = false, progress_callback, signal, base,
   if (folder.origin !== location.origin) {
     throw failure("BootError", `${folder} is of another origin, from which browsers start no worker: put the folder of tensorcommons.mjs on this page's server`);
   }
-  const { connection, lock, reason } = await opened(shared, folder, options);
-  try {
-    const { isFirst, ...facts } = await connection.start({ start: options, lock }, progress_callback, signal);
-    const runtime = new Runtime(connection, { ...facts, shared: Boolean(lock), reason });
-    if (!isFirst && options.max_memory_mb != null) await runtime.setMemoryLimit(options.max_memory_mb);
-    return runtime;
-  } catch (error) {
-    connection.close(error);
-    throw error;
+  for (let starts = 1; ; starts += 1) {
+    const { connection, lock, reason } = await opened(shared, folder, options);
+    try {
+      const { isFirst, ...facts } = await connection.start({ start: options, lock }, progress_callback, signal);
+      const runtime = new Runtime(connection, { ...facts, shared: Boolean(lock), reason });
+      if (!isFirst && options.max_memory_mb != null) await runtime.setMemoryLimit(options.max_memory_mb);
+      return runtime;
+    } catch (error) {
+      connection.close(error);
+      if (!lock || error.name !== "RuntimeLost" || starts === MOST_STARTS) throw error;
+      // The worker of all tabs ended with the process of another tab: this one starts it again.
+    }
   }
 }
 
@@ -92,20 +98,16 @@ async function openShared(base, options, gpu) {
   const lock = await held(release.signal);
   // Its name has the protocol of the messages, and what only a start can set.
   const name = `tensorcommons 1 ${JSON.stringify([options.devices, options.webnn])}`;
-  const worker = new SharedWorker(new URL("worker.js", base), { type: "module", name });
-  const connection = new Connection(worker.port, () => {
-    worker.port.postMessage({ leave: true });
-    worker.port.close();
+  const found = await answered(() => new SharedWorker(new URL("worker.js", base), { type: "module", name })).catch((error) => {
+    release.abort();
+    throw error;
+  });
+  const { port, hello: { alive, gpu: hasGpu } } = found;
+  const connection = new Connection(port, () => {
+    leave(port);
     release.abort();
   });
   try {
-    const { alive, gpu: hasGpu } = await new Promise((resolve, reject) => {
-      connection.onHello = resolve;
-      worker.addEventListener("error", (event) => {
-        event.preventDefault();
-        reject(new Error(`the SharedWorker could not start${event.message ? `: ${event.message}` : ""}`));
-      });
-    });
     if (gpu && !hasGpu) throw new Error("this browser has WebGPU in pages, but not in a SharedWorker");
     navigator.locks.request(alive, { mode: "shared", signal: release.signal }, () => {
       connection.fail(failure("RuntimeLost", "the worker of all tabs has ended: connect() again, and make the pipelines again"));
@@ -115,6 +117,36 @@ async function openShared(base, options, gpu) {
     connection.close(error);
     throw error;
   }
+}
+
+/**
+ * Connect by `open`, and again while there is no answer: a worker that ends at this moment never gives one. The result is
+ * {port, hello} of the first answer.
+ */
+function answered(open) {
+  return new Promise((resolve, reject) => {
+    let isDone = false;
+    const settle = (end, value) => {
+      isDone = true;
+      clearInterval(timer);
+      end(value);
+    };
+    const knock = () => {
+      const worker = open();
+      worker.port.onmessage = ({ data }) => (isDone ? leave(worker.port) : settle(resolve, { port: worker.port, hello: data.hello }));
+      worker.addEventListener("error", (event) => {
+        event.preventDefault();
+        if (!isDone) settle(reject, new Error(`the SharedWorker could not start${event.message ? `: ${event.message}` : ""}`));
+      });
+    };
+    const timer = setInterval(knock, KNOCK_EVERY);
+    knock();
+  });
+}
+
+function leave(port) {
+  port.postMessage({ leave: true });
+  port.close();
 }
 
 /** Hold a lock of a new name until `signal` aborts. */
@@ -155,7 +187,6 @@ class Connection {
   #closed;
   isReady = false;
   onReport = () => {};
-  onHello = () => {};
   /** Resolves with the error that ended the connection. */
   closed = new Promise((resolve) => { this.#closed = resolve; });
 
@@ -209,9 +240,8 @@ class Connection {
     this.#end();
   }
 
-  #receive({ text, buffers, hello, boot, ready, failed, lost }) {
-    if (hello) this.onHello(hello);
-    else if (boot) this.#begin?.onProgress?.(boot);
+  #receive({ text, buffers, boot, ready, failed, lost }) {
+    if (boot) this.#begin?.onProgress?.(boot);
     else if (ready) {
       this.isReady = true;
       this.#begin.resolve(ready);
@@ -261,6 +291,7 @@ class Runtime {
       return this.#connection.call(message, { signal: stop });
     };
     const connection = this.#connection;
+    Object.defineProperty(call, "name", { value: task });
     return Object.assign(call, facts, {
       number,
       stream: (...given) => pieces(async (onPart, stop) => {

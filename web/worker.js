@@ -174,6 +174,7 @@ async function serve(port, isShared) {
   };
   port.onmessage = async ({ data }) => {
     if (data.text) {
+      if (!pages.has(name)) return; // it was sent before the tab ended, and arrives after its end
       try {
         const buffers = pyodide.toPy(data.buffers);
         runtime.receive(name, data.text, buffers);

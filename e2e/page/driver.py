@@ -33,6 +33,12 @@ SLOW = 60_000  # ms; a run takes seconds on a software adapter, and longer on a 
 expect.set_options(timeout=SLOW)
 
 
+def megabytes(text: str) -> float:
+    """Return the MB that a text such as "16.7 MB" or "3.1 KB" states."""
+    number, unit = text.split()
+    return float(number) / (1024 if unit == "KB" else 1)
+
+
 class Tab:
     """One open page, and the messages of its console."""
 

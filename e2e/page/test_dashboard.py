@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from e2e.page.driver import HEADS, MINILM, SPLADE, Tab
+from e2e.page.driver import HEADS, MINILM, SPLADE, Tab, megabytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 NAME, SHAPE, HOLDERS, BYTES = 0, 1, 4, 5
-
-
-def megabytes(text: str) -> float:
-    number, unit = text.split()
-    return float(number) / (1024 if unit == "KB" else 1)
 
 
 @pytest.fixture
@@ -80,32 +75,6 @@ def test_each_model_has_its_line(loaded: Tab) -> None:
     for row in table.get_by_role("row").all():
         exclusive, shared, attributed = (megabytes(cell) for cell in row.locator("td").all_inner_texts()[1:])
         assert exclusive - 0.1 <= attributed <= exclusive + shared + 0.1
-
-
-def test_a_model_larger_than_the_limit_shows_the_bytes_that_each_run_moves(tab: Tab, site: str) -> None:
-    tab.open(site)
-    tab.load(MINILM)
-    tab.wait_panel("sentences")
-    streams = tab.page.locator("#streams")
-    expect(streams).to_be_hidden()
-
-    def run(limit: float) -> float:
-        """Run the model under a limit in MB. Gives the MB of weights that moved."""
-        source = f"""
-            model, manager = session.models["{MINILM}"], session.manager
-            await manager.set_memory_limit({limit})
-            for result in (await model(input_ids=[[101, 7592, 102]])).values():
-                await result.read()
-            return manager.last_run["moved_bytes"] / 2**20"""
-        return float(tab.python(source))
-
-    weights = tab.figure("with-sharing")
-    moved = run(0.8 * weights)
-    item = streams.get_by_role("listitem")
-    expect(item).to_contain_text("moved to the device by each run of MiniLM-L6")
-    assert megabytes(item.locator("b").inner_text()) == pytest.approx(moved, abs=0.1) and moved > 0.1 * weights
-    assert run(1024) == 0
-    expect(streams).to_be_hidden()
 
 
 def test_a_limit_below_what_is_loaded_evicts_and_the_answers_stay_the_same(loaded: Tab, artefacts: Path) -> None:

@@ -107,7 +107,6 @@ def runs(tab: Tab, kind: str) -> None:
 @pytest.mark.parametrize(
     ("without", "path", "found", "reason"),
     [
-        pytest.param("", None, {"webgpu": "software", "webnn": "present"}, "asked to use the CPU", id="both"),
         pytest.param(NO_WEBNN, None, {"webgpu": "software", "webnn": "missing"}, "navigator.ml", id="without WebNN"),
         pytest.param(
             NO_WEBGPU, None, {"webgpu": "missing", "webnn": "present"}, "asked to use the CPU", id="without WebGPU"
@@ -158,6 +157,9 @@ WATCH = """() => {
 
 def test_a_first_run_shows_what_it_builds_and_a_loaded_model_is_switched_live_by_keyboard(tab: Tab, site: str) -> None:
     tab.open(site, load="none")
+    assert states(tab) == {"webgpu": "software", "webnn": "present", "cpu": "present"}
+    assert "asked to use the CPU" in badge(tab, "webnn")
+    expect(tab.page.locator("#fallback")).to_be_hidden()
     tab.evaluate(WATCH)
     tab.run_on("webnn")
     tab.load(POLARITY)
@@ -175,6 +177,7 @@ def test_a_first_run_shows_what_it_builds_and_a_loaded_model_is_switched_live_by
     tab.load(SPLADE)
     tab.wait_panel("pair")
     start = chosen(tab)
+    assert start == fastest(tab)
     before, weights = tab.bars("polarity"), tab.figure("with-sharing")
     tab.show("models")
     switch = tab.page.get_by_role("combobox", name="Device of Polarity, on SPLADE-tiny")

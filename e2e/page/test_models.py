@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from e2e.page.driver import HEADS, MINILM, SKILL, SPLADE, Tab, with_first_line
+from e2e.page.driver import HEADS, MINILM, SKILL, SPLADE, Tab, megabytes, with_first_line
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
@@ -82,6 +82,31 @@ def test_load_all_and_unload_all(empty: Tab) -> None:
         expect(empty.card(model_id)).to_contain_text("MB of it shared")
     empty.unload_all()
     empty.wait_figure("with-sharing", "value === 0")
+
+
+def test_a_model_larger_than_the_limit_shows_the_bytes_that_each_run_moves(empty: Tab) -> None:
+    empty.load(MINILM)
+    empty.wait_panel("sentences")
+    streams = empty.page.locator("#streams")
+    expect(streams).to_be_hidden()
+
+    def run(limit: float) -> float:
+        """Run the model under a limit in MB. Gives the MB of weights that moved."""
+        source = f"""
+            model, manager = session.models["{MINILM}"], session.manager
+            await manager.set_memory_limit({limit})
+            for result in (await model(input_ids=[[101, 7592, 102]])).values():
+                await result.read()
+            return manager.last_run["moved_bytes"] / 2**20"""
+        return float(empty.python(source))
+
+    weights = empty.figure("with-sharing")
+    moved = run(0.8 * weights)
+    item = streams.get_by_role("listitem")
+    expect(item).to_contain_text("moved to the device by each run of MiniLM-L6")
+    assert megabytes(item.locator("b").inner_text()) == pytest.approx(moved, abs=0.1) and moved > 0.1 * weights
+    assert run(1024) == 0
+    expect(streams).to_be_hidden()
 
 
 def test_a_load_that_is_cancelled_and_repeated_leaves_no_tensor_in_the_memory_of_python(
