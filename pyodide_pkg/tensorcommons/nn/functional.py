@@ -215,6 +215,11 @@ def layer_norm(
 ) -> Tensor:
     """``(input - mean) / sqrt(var + eps) * weight + bias`` over the last axes (Ba et al., 2016).
 
+    ``normalized_shape`` are the sizes of these axes, and the shape of ``weight`` and ``bias``.
+
+    Raises:
+        ShapeMismatch: the shapes are incompatible.
+
     >>> print(F.layer_norm([[1.0, 3.0]], (2,)).numpy().round(4))
     [[-1.  1.]]
     """
@@ -228,7 +233,11 @@ def rms_norm(
 ) -> Tensor:
     """``input / sqrt(mean(input ** 2) + eps) * weight`` over the last axes (Zhang and Sennrich, 2019).
 
-    ``eps`` is the dtype's machine epsilon by default.
+    ``normalized_shape`` are the sizes of these axes, and the shape of ``weight``. ``eps`` is the machine epsilon of the
+    dtype by default.
+
+    Raises:
+        ShapeMismatch: the shapes are incompatible.
 
     >>> print(F.rms_norm([[3.0, 4.0]], (2,)).numpy().round(4))
     [[0.8485 1.1314]]
@@ -277,7 +286,7 @@ def scaled_dot_product_attention(
 
 
 def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
-    """``input @ weight.T + bias``: ``weight`` is (out, in), ``bias`` (out,).
+    """``input @ weight.T + bias``: (..., in) -> (..., out); ``weight`` is (out, in), ``bias`` (out,).
 
     >>> print(F.linear([[1.0, 2.0]], [[3.0, 4.0], [5.0, 6.0]]).numpy())
     [[11. 17.]]
@@ -286,7 +295,7 @@ def linear(input: TensorLike, weight: TensorLike, bias: TensorLike | None = None
 
 
 def embedding(input: TensorLike, weight: TensorLike) -> Tensor:
-    """``weight[input]``: ``input`` are row indices (int32); an index out of range gives NaN.
+    """``weight[input]``: int32 (...) -> (..., size) for a ``weight`` (rows, size); NaN for an index out of range.
 
     >>> print(F.embedding([1, 0], [[1.0, 2.0], [3.0, 4.0]]).numpy())
     [[3. 4.]

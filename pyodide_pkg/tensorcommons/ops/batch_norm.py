@@ -50,7 +50,12 @@ def batch_norm(
 ) -> Tensor:
     """``(input - running_mean) / sqrt(running_var + eps) * weight + bias`` by channel (Ioffe and Szegedy, 2015).
 
-    ``training`` must be False, and ``momentum`` has no effect: the running statistics do not change.
+    ``input`` is (batch, channels, ...), the others are (channels,). ``training`` must be False, and ``momentum`` has no
+    effect: the running statistics do not change.
+
+    Raises:
+        ShapeMismatch: the shapes are incompatible.
+        TensorCommonsError: ``training`` is True.
 
     >>> print(F.batch_norm([[1.0, 4.0]], [0.0, 2.0], [1.0, 4.0]).numpy().round(4))
     [[1. 1.]]
@@ -70,6 +75,11 @@ def group_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """``(x - mean) / sqrt(var + eps) * weight + bias``, statistics over a group of channels (Wu and He, 2018).
+
+    ``input`` is (batch, channels, ...), ``weight`` and ``bias`` are (channels,).
+
+    Raises:
+        ShapeMismatch: the shapes are incompatible, or ``num_groups`` does not divide the channels.
 
     >>> print(F.group_norm([[1.0, 3.0, 2.0, 6.0]], 2).numpy().round(4))
     [[-1.  1. -1.  1.]]
@@ -99,6 +109,10 @@ def instance_norm(
     """:func:`group_norm` with a group for each channel (Ulyanov et al., 2016).
 
     Without ``use_input_stats`` it uses the running statistics as :func:`batch_norm` does; they do not change.
+
+    Raises:
+        ShapeMismatch: the shapes are incompatible.
+        TensorCommonsError: without ``use_input_stats``, the running statistics are missing.
 
     >>> print(F.instance_norm([[[1.0, 3.0], [2.0, 6.0]]]).numpy().round(4))
     [[[-1.  1.]

@@ -182,8 +182,9 @@ def conv2d(
     """``y[n, o, i, j] = bias[o] + sum input[n, c, i * stride + a * dilation - padding, ...] * weight[o, c, a, b]``.
 
     ``input`` is (batch, channels, height, width) or without the batch, ``weight`` (out, channels / groups, height,
-    width), ``bias`` (out,). ``padding`` is "same" (stride 1), "valid", or the number of zeros on every side. ``groups``
-    equal to the channels is a depthwise convolution. float16 is summed in float32.
+    width), ``bias`` (out,); the result is (batch, out, rows, columns). ``padding`` is "same" (stride 1), "valid", or
+    the number of zeros on every side. ``groups`` equal to the channels is a depthwise convolution. float16 is summed
+    in float32.
 
     Raises:
         ShapeMismatch: the shapes are incompatible, or the kernel is larger than the padded image.
@@ -243,7 +244,7 @@ def conv1d(
 ) -> Tensor:
     """Convolve along one axis: ``input`` (batch, channels, length), ``weight`` (out, channels / groups, size).
 
-    See :func:`conv2d`.
+    The result is (batch, out, positions). For the other parameters and the errors see :func:`conv2d`.
 
     >>> print(tc.conv1d([[[1.0, 2.0, 3.0]]], [[[1.0, 1.0]]]).numpy())
     [[[3. 5.]]]
@@ -276,8 +277,12 @@ def conv_transpose2d(
 ) -> Tensor:
     """Compute the gradient of :func:`conv2d` with respect to its input.
 
-    ``weight`` is (channels, out / groups, height, width). The result has ``(size - 1) * stride - 2 * padding +
-    dilation * (kernel - 1) + output_padding + 1`` rows and columns.
+    ``input`` is (batch, channels, height, width) or without the batch, ``weight`` (channels, out / groups, height,
+    width), ``bias`` (out,). The result is (batch, out, rows, columns); it has ``(size - 1) * stride - 2 * padding +
+    dilation * (kernel - 1) + output_padding + 1`` rows, and as many columns by the width.
+
+    Raises:
+        ShapeMismatch: the shapes are incompatible, or ``output_padding`` is not below stride or dilation.
 
     >>> print(tc.conv_transpose2d(tc.ones((1, 1, 2, 2)), tc.ones((1, 1, 2, 2))).numpy())
     [[[[1. 2. 1.]

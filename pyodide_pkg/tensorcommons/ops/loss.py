@@ -53,7 +53,7 @@ def _pair(name: str, input: TensorLike, target: TensorLike, reduction: str) -> t
 
 
 def mse_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
-    """``(input - target) ** 2``.
+    """``(input - target) ** 2``; both have one shape.
 
     >>> print(F.mse_loss([1.0, 2.0], [1.0, 4.0]).numpy())
     2.0
@@ -63,7 +63,7 @@ def mse_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> 
 
 
 def l1_loss(input: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
-    """``|input - target|``.
+    """``|input - target|``; both have one shape.
 
     >>> print(F.l1_loss([1.0, 2.0], [1.0, 4.0]).numpy())
     1.0
@@ -110,7 +110,7 @@ def binary_cross_entropy(
 ) -> Tensor:
     """``-(target * log(input) + (1 - target) * log(1 - input))``; logarithms are clamped to at least -100.
 
-    ``weight`` broadcasts to the input's shape.
+    ``input`` are probabilities from 0 to 1 in the shape of ``target``, to which ``weight`` broadcasts.
 
     >>> print(F.binary_cross_entropy([0.5, 0.9], [0.0, 1.0]).numpy().round(4))
     0.3993

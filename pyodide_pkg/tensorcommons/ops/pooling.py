@@ -169,7 +169,8 @@ def _adaptive(kind: str, x: TensorLike, output_size: Any) -> Tensor:
 def adaptive_avg_pool2d(input: TensorLike, output_size: Any) -> Tensor:
     """Return the means of windows, as many as ``output_size``: a number or a pair; ``None`` keeps the size of an axis.
 
-    Window ``i`` of ``n`` goes from ``floor(i * size / n)`` to ``ceil((i + 1) * size / n)``.
+    ``input`` is (batch, channels, height, width) or without the batch; the result has ``output_size`` in place of
+    height and width. Window ``i`` of ``n`` goes from ``floor(i * size / n)`` to ``ceil((i + 1) * size / n)``.
 
     >>> print(tc.adaptive_avg_pool2d([[[[1.0, 2.0], [3.0, 4.0]]]], (1, 2)).numpy())
     [[[[2. 3.]]]]
@@ -178,7 +179,7 @@ def adaptive_avg_pool2d(input: TensorLike, output_size: Any) -> Tensor:
 
 
 def adaptive_max_pool2d(input: TensorLike, output_size: Any) -> Tensor:
-    """Return the maxima of the windows of :func:`adaptive_avg_pool2d`.
+    """Return the maxima of the windows of :func:`adaptive_avg_pool2d`, in the same shape.
 
     >>> print(tc.adaptive_max_pool2d([[[[1.0, 2.0], [3.0, 4.0]]]], 1).numpy())
     [[[[4.]]]]
