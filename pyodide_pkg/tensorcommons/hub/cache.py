@@ -32,7 +32,7 @@ TOUCH = 3600.0  # seconds; the precision of a record's time of use
 
 
 class Cache:
-    """The files that were downloaded. Above ``limit`` bytes the least recently used ones are removed.
+    """The files that were downloaded. Above ``limit`` bytes (4 GiB) the least recently used ones are removed.
 
     Files that this page has loaded stay, also above the limit, because their weights may be read again.
 
