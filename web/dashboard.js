@@ -31,9 +31,12 @@ function drawStack(report) {
   if (!legend.children.length) {
     legend.append(...parts.map(([name]) =>
       h("li", {}, h("i", { class: `key ${name}` }), WORDS[name] ?? name, " ", h("b", { class: "num" }))),
-    h("li", {}, h("i", { class: "key copies" }), "where separate copies would end"));
+    h("li", {}, h("i", { class: "key copies" }), "end of separate copies"));
   }
-  parts.forEach(([, size], i) => say(legend.children[i].lastElementChild, bytes(size)));
+  parts.forEach(([, size], i) => {
+    legend.children[i].hidden = i > 0 && size === 0;
+    say(legend.children[i].lastElementChild, bytes(size));
+  });
 }
 
 /** The models that do not fit under the limit, and how many bytes of their weights each run moves. */

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
 
-from e2e.page.driver import HEADS, SPLADE, SPLADE_FAMILY, Tab
+from e2e.page.driver import HEADS, MINILM, SPLADE, SPLADE_FAMILY, Tab
 from scripts.serve import serve
 
 if TYPE_CHECKING:
@@ -50,6 +50,42 @@ def test_the_start_shows_bytes_up_to_the_stated_total_and_names_each_device(tab:
         assert badge.get_attribute("data-state") in ("present", "software", "missing")
         assert len(text.split()) > 1, text
     assert "software" in badges.first.inner_text()
+
+
+def test_what_is_given_while_python_starts_is_answered_first_and_python_starts_again(troubled: Tab, site: str) -> None:
+    page = troubled.page
+    page.goto(f"{site}#sentences")
+    page.get_by_label("Sentence 1", exact=True).fill("Typed before Python runs.")
+    troubled.show("own")
+    page.get_by_label("Name or address").fill(f"./models/{HEADS[2]}")
+    page.get_by_role("button", name="Look at it").click()
+    troubled.show("console")
+    page.get_by_role("textbox", name="Python").fill("6 * 7")
+    page.get_by_role("button", name="Run").click()
+    troubled.show("sentences")
+    troubled.wait_panel("sentences")
+    expect(page.locator("#sentences .matrix")).to_contain_text("Typed before Python runs.")
+    troubled.show("console")
+    expect(page.locator("#console-log pre").last).to_have_text("42")
+    troubled.show("own")
+    page.locator("#own-about").get_by_role("button", name="Load").click()
+    expect(page.locator("#own-loaded form")).to_have_count(1)
+    dropped = troubled.evaluate(
+        """() => { const files = new DataTransfer(); files.items.add(new File(["x"], "x.txt"));
+             const given = { dataTransfer: files, bubbles: true, cancelable: true };
+             return ["dragover", "drop"].map((kind) =>
+               document.getElementById("views").dispatchEvent(new DragEvent(kind, given))); }"""
+    )
+    assert dropped == [False, False], "the browser would open the file in place of the page"
+
+    page.get_by_label("Name or address").fill("a draft")
+    troubled.python("import js, pyodide_js\njs.setTimeout(pyodide_js._api.fatal_error, 0, js.Error.new('ended'))")
+    expect(page.locator("#boot-failed")).to_contain_text("Python in this tab has stopped.")
+    page.get_by_role("button", name="Start it again").click()
+    troubled.wait_booted()
+    expect(page.locator("#own-loaded form")).to_have_count(1)
+    expect(page.get_by_label("Name or address")).to_have_value("a draft")
+    troubled.wait_card(MINILM, "loaded")
 
 
 def test_a_first_visit_loads_the_small_family_although_one_load_fails(
