@@ -132,15 +132,19 @@ class Composing(CpuBackend):
             if key not in self.seen:
                 self.seen.add(key)
                 self._compose(step)
+        for pair in zip(plan.steps, plan.steps[1:], strict=False):  # what is one dispatch
+            if all(step.op.in_place for step in pair) and (key := tuple(map(_outline, pair))) not in self.seen:
+                self.seen.add(key)
+                self._compose(*pair)
         return await super().compile(plan)
 
-    def _compose(self, step: Step) -> None:
-        largest = max(each.place.nbytes for each in (*step.inputs, step.output))
+    def _compose(self, *steps: Step) -> None:
+        largest = max(each.place.nbytes for step in steps for each in (*step.inputs, step.output))
         for each in self.adapters:
             if largest > 4 * each.limits["maxStorageBufferBindingSize"]:
                 continue  # very many equal parts
             try:
-                for command in each.commands(Plan((step,), 0, 0, 0, ())):
+                for command in each.commands(Plan(steps, 0, 0, 0, ())):
                     self.texts.setdefault(command.source, (command.kernel, each.name))
             except UnsupportedOp:  # by the limits of others
                 if each is self.own:

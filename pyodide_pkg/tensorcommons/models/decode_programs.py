@@ -97,7 +97,7 @@ class DecodePrograms:
     @property
     def longest(self) -> int:
         """Most tokens of a prompt in a step. A piece that takes long delays a cancellation, and others on its CPU."""
-        return 256 if self.device.is_software or self.device.backend.takes_graphs else 1024
+        return 256 if self.device.is_software or self.device.backend.takes_graphs else 2048
 
     @property
     def samples(self) -> bool:

@@ -19,8 +19,8 @@ from ...shapes import Layout, size_of
 from ..backend import Backend, DeviceKind
 from ..base import TIMED, Command, Executable, Op, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from ..facts import Facts, Rates
-from .cutting import TooLarge, lowered
-from .kernels import KERNELS, Adapter, few_queries, few_rows
+from .cutting import TooLarge, excess, lowered
+from .kernels import KERNELS, Adapter, append, few_queries, few_rows
 from .kernels.common import ENDLESS, LOOPS, require_shader_types
 from .kernels.matmul import parts_of_depth
 from .kernels.probe import PROBES, probes
@@ -41,9 +41,9 @@ def _named(plan: Plan) -> str:
 
 @dataclass(frozen=True)
 class _Composed:
-    """A dispatch with its shader: ``part`` of the ``parts`` dispatches of ``step``, and what :func:`compose` gives."""
+    """A dispatch with its shader: ``part`` of the ``parts`` dispatches of ``steps``, and what :func:`compose` gives."""
 
-    step: Step
+    steps: tuple[Step, ...]
     dispatch: Dispatch
     part: int
     parts: int
@@ -54,7 +54,7 @@ class _Composed:
 
     @property
     def label(self) -> str:
-        return f"{self.step.op.name} ({self.dispatch.shader})"
+        return f"{self.steps[-1].op.name} ({self.dispatch.shader})"
 
     @cached_property
     def key(self) -> str:
@@ -242,19 +242,16 @@ class WebGPUBackend(Backend[Replay]):
         dispatches = []
         params = bytearray()
         alignment = self.limits["minUniformBufferOffsetAlignment"]
-        for step in plan.steps:
+        for each in self._dispatches(plan):
             yield
-            for each in self._composed(step):
-                index, _ = pipelines.setdefault(
-                    each.key, (len(pipelines), [each.key, each.label, each.code, each.letters])
-                )
-                uniforms = []
-                for table in (each.dispatch.params, *([each.table] if each.table else [])):
-                    uniforms.append((UNIFORM, len(params), -(-len(table) // 16) * 16))
-                    params += table
-                    params += bytes(-len(params) % alignment)
-                bindings = [uniforms[0], *(self._binding(place, plan.leaves) for place in each.places), *uniforms[1:]]
-                dispatches.append((index, each.dispatch.groups, bindings))
+            index, _ = pipelines.setdefault(each.key, (len(pipelines), [each.key, each.label, each.code, each.letters]))
+            uniforms = []
+            for table in (each.dispatch.params, *([each.table] if each.table else [])):
+                uniforms.append((UNIFORM, len(params), -(-len(table) // 16) * 16))
+                params += table
+                params += bytes(-len(params) % alignment)
+            bindings = [uniforms[0], *(self._binding(place, plan.leaves) for place in each.places), *uniforms[1:]]
+            dispatches.append((index, each.dispatch.groups, bindings))
         description = json.dumps(
             {
                 "work": _named(plan),
@@ -268,9 +265,19 @@ class WebGPUBackend(Backend[Replay]):
         )
         return len(dispatches), params, description
 
-    def _composed(self, step: Step) -> Iterator[_Composed]:
+    def _dispatches(self, plan: Plan) -> Iterator[_Composed]:
+        """The dispatches of ``plan`` with their shaders. Raises UnsupportedOp."""
+        adapter, waiting = replace(self.adapter, windows=self._windows), list(reversed(plan.steps))
+        while waiting:
+            step = waiting.pop()
+            both = append.joined(step, waiting[-1], adapter) if waiting else None
+            if both is None or excess(both, adapter.windows, self._most_groups):
+                yield from self._composed(step, adapter)
+            else:
+                yield _Composed((step, waiting.pop()), both, 0, 1, *compose(both, adapter.windows))
+
+    def _composed(self, step: Step, adapter: Adapter) -> Iterator[_Composed]:
         """The dispatches of ``step`` with their shaders. Raises UnsupportedOp."""
-        adapter = replace(self.adapter, windows=self._windows)
         kernel = KERNELS.get(step.op.name) or PROBES.get(step.op.name)
         if kernel is None:
             raise UnsupportedOp(step.op.name, "webgpu", "it has no kernel")
@@ -286,17 +293,17 @@ class WebGPUBackend(Backend[Replay]):
                             f"it takes {dispatch.loops:,} iterations of a loop, and a software adapter like this may "
                             f"end loops after {self.adapter.loops:,}: compute smaller pieces, or use the cpu device",
                         )
-                    yield _Composed(half, dispatch, part, len(done), *compose(dispatch, adapter.windows))
+                    yield _Composed((half,), dispatch, part, len(done), *compose(dispatch, adapter.windows))
         except TooLarge as error:
             reason = f"{error}: use fewer or shorter rows, float16, or another device"
             raise UnsupportedOp(step.op.name, "webgpu", reason) from None
 
     def commands(self, plan: Plan) -> Iterator[Command]:
-        for step in plan.steps:
-            for each in self._composed(step):
-                sizes = [place.nbytes for place in each.places]
-                given = f"{each.key} {each.dispatch.groups} {sizes} {each.dispatch.params.hex()}"
-                yield Command((Work.of_step(each.step),), each.dispatch.shader, given, each.part, each.parts, each.code)
+        for each in self._dispatches(plan):
+            sizes = [place.nbytes for place in each.places]
+            given = f"{each.key} {each.dispatch.groups} {sizes} {each.dispatch.params.hex()}"
+            work = tuple(map(Work.of_step, each.steps))
+            yield Command(work, each.dispatch.shader, given, each.part, each.parts, each.code)
 
     async def time(
         self,

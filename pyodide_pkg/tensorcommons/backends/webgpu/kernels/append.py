@@ -1,46 +1,105 @@
-"""New keys and values, written into a cache: ``append.wgsl``, and ``rotated_append.wgsl`` for keys with positions."""
+"""New keys and values, written into caches: ``append.wgsl``. Keys may be rotated by their positions first.
+
+Appends to two caches of a layer, one step after the other, are one dispatch (:func:`joined`).
+"""
 
 from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 
-from ...base import Step
+from ...base import Operand, Step
 from ..accessors import Access, Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, is_aligned, is_leading, spread
 from .rotary import rotation
 
+APPENDS = ("kv_cache_append", "rotated_append")
+NAMES = ("first", "second")  # of the updates, in append.wgsl
+BUFFERS = 8  # storage buffers that a shader stage has everywhere
+# A new row, written where the cache has such a row: in vectors of 4, or by elements.
+APPEND = """fn append_{name}(item: u32) {{
+  let update = p.{name};
+  let row = item / update.width;
+  let head = row / update.rows; // of all batches
+  let at = vec4<u32>(head / update.heads, head % update.heads, row % update.rows, item % update.width);
+  let target_row = load_position(u32(p.position_offset + i32(at.x) * p.position_stride)) + i32(at.z);
+  if (target_row < 0 || target_row >= update.capacity) {{ return; }}
+  let places = vec4<i32>(at) * update.strides;
+  let start = update.offset + places.x + places.y + places.z;
+  let slot = (head * u32(update.capacity) + u32(target_row)) * update.width + at.w;
+  {write}
+}}"""
+WRITE = {
+    "vectors": "store4_y_{name}(slot, load4_{name}(u32(start + places.w) / 4u));",
+    "elements": "store_y_{name}(slot, load_{name}(u32(start + places.w)));",
+}
+ROTATED = """fn rotated_{name}(at: vec4<u32>, start: i32) -> f32 {{
+  let d = at.w;
+  let value = load_{name}(u32(start + i32(d) * p.{name}.strides.w));
+  {rotate}
+}}"""
+
 
 def _append(step: Step, adapter: Adapter) -> list[Dispatch]:
     """Only the new rows: the plan sees to it that ``y`` holds the cache already."""
-    _, update, position, *turns = step.inputs
-    _, heads, rows, width = update.shape
-    if update.layout.size == 0:
-        return []
-    aligned = is_aligned(update) and update.layout.strides[3] == 1 and not turns
-    lanes = 4 if aligned else 1
-    items = update.layout.size // lanes
-    layout = update.layout
-    strides = (*layout.strides[:3], layout.strides[3] * lanes)
-    params = struct.pack("<4I4i", items, heads, rows, width // lanes, step.output.shape[2], layout.offset,
-                         position.layout.offset, position.layout.strides[0]) + struct.pack("<4i", *strides)  # fmt: skip
-    access: Access = "vectors" if aligned else "elements"
+    return [_dispatch([step], adapter)] if step.inputs[1].layout.size else []
+
+
+def joined(first: Step, second: Step, adapter: Adapter) -> Dispatch | None:
+    """Return the dispatch of two appends to different caches at the same positions; None if they are not that."""
+    if {first.op.name, second.op.name} - set(APPENDS) or not first.inputs[1].layout.size:
+        return None
+    read, written = (each.inputs[1:] for each in (first, second)), (first.output.place, second.output.place)
+    values = [{(place.kind, place.index) for place in places} for places in (
+        [operand.place for operands in read for operand in operands], written,
+    )]  # fmt: skip
+    turned = [step for step in (first, second) if len(step.inputs) > 3]
+    alike = first.inputs[2] == second.inputs[2] and second.inputs[1].layout.size > 0 and len(turned) < 2
+    if not alike or len(values[1]) < 2 or values[0] & values[1]:
+        return None
+    dispatch = _dispatch([first, second], adapter)
+    return dispatch if len(dispatch.buffers) <= BUFFERS else None
+
+
+def _dispatch(steps: Sequence[Step], adapter: Adapter) -> Dispatch:
+    """The dispatch of one or two appends, of which one may rotate its update."""
+    params, texts, buffers = b"", list[str](), list[Buffer]()
+    position = steps[0].inputs[2]
+    turns: Sequence[Operand] = ()
+    count = 0
+    for name, step in zip(NAMES, steps, strict=False):
+        _, update, _, *own = step.inputs
+        _, heads, rows, width = update.shape
+        layout = update.layout
+        access: Access = "vectors" if is_aligned(update) and layout.strides[3] == 1 and not own else "elements"
+        lanes = 4 if access == "vectors" else 1
+        items = layout.size // lanes
+        params += struct.pack("<4I4i", items, heads, rows, width // lanes, step.output.shape[2], layout.offset, 0, 0)
+        params += struct.pack("<4i", *layout.strides[:3], layout.strides[3] * lanes)
+        write = WRITE[access].format(name=name)
+        if own:
+            turns = own
+            load = f"load_{name}(u32(start + i32(other) * p.{name}.strides.w))"
+            place = "load_positions(u32(dot(vec4<i32>(vec3<i32>(at.xyz), 1), p.places)))"
+            texts.append(ROTATED.format(name=name, rotate=rotation(step.attrs, load, place)))
+            write = f"store_y_{name}(slot, rotated_{name}(at, start));"
+        texts.append(APPEND.format(name=name, write=write))
+        buffers += [Buffer(name, update, access), Buffer(f"y_{name}", step.output, access, written=True)]
+        count += items
+    buffers.append(Buffer("position", position))
+    buffers += [Buffer(each, operand) for each, operand in zip(("cos", "sin", "positions"), turns, strict=False)]
+    places, tables = (turns[2].layout, turns[0].shape) if turns else (None, (0, 0))
+    params += struct.pack("<4i", *((*places.strides, places.offset) if places else (0, 0, 0, 0)))
+    params += struct.pack("<2iIif12x", position.layout.offset, position.layout.strides[0], *tables[::-1], math.nan)
     variables = {
         "workgroup": str(adapter.workgroup),
-        "write": "store4_y(slot, load4_update(source / 4u));" if aligned else "store_y(slot, load_update(source));",
+        "updates": "\n  ".join(f"{name}: Update," for name, _ in zip(NAMES, steps, strict=False)),
+        "appends": "\n".join(texts),
+        "second": "else { append_second(item - p.first.items); }" if len(steps) > 1 else "",
     }
-    buffers = [Buffer("update", update, access), Buffer("position", position)]
-    name = "append"
-    if turns:
-        name, places = "rotated_append", turns[2].layout
-        params += struct.pack("<4iIif4x", *places.strides, places.offset, *turns[0].shape[::-1], math.nan)
-        load = "load_update(u32(start + i32(other) * p.strides.w))"
-        place = "load_positions(u32(dot(vec4<i32>(vec3<i32>(at.xyz), 1), p.places)))"
-        variables["rotate"] = rotation(step.attrs, load, place)
-        buffers += [Buffer(each, operand) for each, operand in zip(("cos", "sin", "positions"), turns, strict=True)]
-    buffers.append(Buffer("y", step.output, access, written=True))
-    return [Dispatch(f"attention/{name}", variables, params, tuple(buffers), spread(items, adapter.workgroup))]
+    return Dispatch("attention/append", variables, params, tuple(buffers), spread(count, adapter.workgroup))
 
 
 def _cut(step: Step, axis: int) -> list[int | None] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from .... import dtypes
 from ....shapes import Layout
@@ -20,6 +21,7 @@ MOST = 8  # rows
 TEAMS = 4  # of 32 lanes, in a workgroup
 AHEAD = 2  # vectors of a weight that a lane has under way
 GROUPS = 264  # workgroups that hardware has at once: more columns a team beyond
+LANES, MOST_AHEAD = 256, 8  # of few_rows_across.wgsl: of a workgroup, and vectors that a lane has under way
 LOADED = 16  # vectors of weights that a lane loads before x is normalised
 
 # Rows of x, normalised as rms_norm_row.wgsl and layer_norm_row.wgsl do it, in the same order.
@@ -182,10 +184,19 @@ class FewRows:
         columns = weight.shape[0]
         params = struct.pack("<4If12x", depth, self.x.layout.offset // 4, self.x.layout.offset, columns,
                              float32(self.norm.eps if self.norm else 0.0))  # fmt: skip
-        if self.norm is None:
-            x = [f"load_x(p.x_start + {r}u * p.depth + k)" for r in range(self.rows)]
-        else:
-            x = [f"staged[{r}u * (p.depth / 4u) + k / 4u][k % 4u]" for r in range(self.rows)]
+        fours = 4 if columns >= 16 * GROUPS else 2
+        shares = -(-depth * fours // LANES)  # of a slice
+        ahead = -(-shares // -(-shares // MOST_AHEAD))
+        adds = [
+            f"let w{u} = load4_b(min(k + {u}u * slices, p.depth - 1u) * (p.columns / 4u) + column);"
+            for u in range(ahead)
+        ]
+        for r, u in product(range(self.rows), range(ahead)):
+            at = f"min(k + {u}u * slices, p.depth - 1u)"
+            x = f"staged[{r}u * (p.depth / 4u) + {at} / 4u][{at} % 4u]"
+            if self.norm is None:
+                x = f"load_x(p.x_start + {r}u * p.depth + {at})"
+            adds.append(f"s_{r} += select(vec4<f32>(), {x} * w{u}, k + {u}u * slices < p.depth);")
         lines = [f"var v = total{' + load4_bias(column)' if bias is not None else ''};"]
         if self.activation:
             lines.append(f"v = vec4<f32>({', '.join(f'op_{self.activation}(v.{each})' for each in 'xyzw')});")
@@ -195,7 +206,9 @@ class FewRows:
             "norm": self._norm_text(depth),
             "stage": self._stage_text(),
             "sums": "\n  ".join(f"var s_{r} = vec4<f32>();" for r in range(self.rows)),
-            "add": "\n    ".join(f"s_{r} += {each} * w;" for r, each in enumerate(x)),
+            "fours": str(fours),
+            "ahead": str(ahead),
+            "add": "\n    ".join(adds),
             "put": "\n  ".join(f"partial[{r}u * lanes + lane] = s_{r};" for r in range(self.rows)),
             "store": "\n  ".join(lines),
         }
@@ -209,7 +222,9 @@ class FewRows:
             if operand is not None:
                 buffers.append(Buffer(name, operand, "vectors"))
         buffers.append(Buffer("y", self.output, "vectors", written=True))
-        return Dispatch("matmul/few_rows_across", variables, params, tuple(buffers), spread(-(-columns // 16), 1))
+        return Dispatch(
+            "matmul/few_rows_across", variables, params, tuple(buffers), spread(-(-columns // (4 * fours)), 1)
+        )
 
     def _stage_text(self) -> str:
         if self.norm is None:
