@@ -39,7 +39,7 @@ export function isSoftware(adapter) {
 
 const STOPPED = Symbol("stopped");
 const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is popped first
-const [PIECE, LARGE_PIECE] = [12, 96]; // dispatches of the first submit and of a large one: the device works on them while the next are encoded
+const [PIECE, LARGE_PIECE] = [12, 256]; // dispatches of the first submit and of a large one: the device works on them while the next are encoded
 const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it states, which Dawn pads
 const UNFREED = 1 << 24; // bytes of destroyed buffers that may wait for the next submission
 const MOST_REPEATS = 1 << 14; // of a dispatch that is timed
@@ -607,7 +607,7 @@ class Gpu {
         outputs.forEach((size, i) => this.buffers.set(first + i, spares[i] ?? this.#newBuffer(size)));
         spares.length = 0;
         this.#bind(program, arena, first);
-        if (!inParts) this.#submit(dispatches, program.read && ((encoder) => this.#readAhead(encoder, program, first)));
+        if (!inParts) this.#submit(dispatches, { after: program.read && ((encoder) => this.#readAhead(encoder, program, first)) });
       };
       const checked = watched ? this.#watched(program.work, begin).checked : begin() ?? null;
       const { bound, leaves: { length } } = program;
@@ -642,13 +642,19 @@ class Gpu {
         outputs.forEach((bytes, i) => this.buffers.set(first + i, spares[i] ?? this.#newBuffer(bytes)));
         spares.length = 0;
         this.buffers.set(all, this.#newBuffer(count * outputs[output]));
-        const [from, to] = [this.buffers.get(first + output), this.buffers.get(all)];
+        const [scratch, from, to] = [arena, first + output, all].map((handle) => this.buffers.get(handle));
+        const given = this.#newBuffer(count * size); // one write for all runs: each copies its part
+        this.#write(given, 0, view.data, count * size);
         for (let i = 0; i < count; i++) {
           if (i === 1) program.leaves[leaf] = first + output;
           if (i < 2) this.#bind(program, arena, first);
-          if (size) this.#write(this.buffers.get(arena), 0, view.data.subarray(i * size, (i + 1) * size), size);
-          this.#submit(dispatches, (encoder) => { encodeCopy(encoder, from, 0, to, i * outputs[output], outputs[output]); });
+          this.#submit(dispatches, {
+            before: (encoder) => { encodeCopy(encoder, given, i * size, scratch, 0, size); },
+            after: (encoder) => { encodeCopy(encoder, from, 0, to, i * outputs[output], outputs[output]); },
+            piece: i ? LARGE_PIECE : PIECE,
+          });
         }
+        given.destroy();
       });
       const { bound, leaves: { length } } = program;
       const sources = bound.slice(1, 2 + length).flatMap((buffer) => buffer.doubt ?? []);
@@ -716,10 +722,12 @@ class Gpu {
     return true;
   }
 
-  // `last` may add to the last encoder, and gives what to do after its submission.
-  #submit(dispatches, last) {
-    for (let first = 0, piece = PIECE; first < dispatches.length; first += piece, piece = Math.min(2 * piece, LARGE_PIECE)) {
+  // The first submit has `piece` dispatches, later ones have more. `before` may add to the first encoder; `after` may add to
+  // the last, and gives what to do after its submission.
+  #submit(dispatches, { before, after, piece = PIECE } = {}) {
+    for (let first = 0; first < dispatches.length; first += piece, piece = Math.min(2 * piece, LARGE_PIECE)) {
       const encoder = this.device.createCommandEncoder();
+      if (!first) before?.(encoder);
       const pass = encoder.beginComputePass();
       let current = null;
       for (const { pipeline, group, groups } of dispatches.slice(first, first + piece)) {
@@ -728,9 +736,9 @@ class Gpu {
         pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
       }
       pass.end();
-      const after = first + piece >= dispatches.length && last?.(encoder);
+      const next = first + piece >= dispatches.length && after?.(encoder);
       this.device.queue.submit([encoder.finish()]);
-      if (after) after();
+      if (next) next();
     }
   }
 
