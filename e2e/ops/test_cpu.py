@@ -246,6 +246,44 @@ def test_a_run_yields_to_the_event_loop_and_is_cancelled(lab):
     assert found["ended"] == "CancelledError" and found["again"] == [2048, 2048]
 
 
+PIECES = """
+from unittest.mock import patch
+from tensorcommons.backends.cpu import code, pieces
+
+draw = np.random.default_rng(0).standard_normal
+on = lambda *shape: tc.asarray(draw(shape).astype(np.float32), device=place.device)
+x, weight, bias = on(2, 3, 40, 50), on(9, 50), on(9)
+half = tc.astype(x, "float16")
+
+def results():
+    yield from (tc.sort(x, axis=2), tc.argsort(x), tc.cumulative_sum(x, axis=1), tc.sin(x), tc.pow(tc.abs(x), 1.5))
+    yield from (tc.softmax(x, axis=1), tc.sum(x, axis=(0, 2)), tc.gelu(half) * half)
+    yield tc.take(x, tc.argmax(x[0, 0, :3], axis=1), axis=3)
+    yield from (tc.linear(x, weight, bias), tc.matmul(x, x[:, :1, :1].mT), tc.layer_norm(x, x[0, 0, 0], x[0, 0, 1]))
+    yield from (tc.avg_pool2d(x, 2), tc.conv2d(x, x[:1, :, :3, :3]), tc.astype(x * 8, "int32") // 3)
+    yield tc.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+async def run(most):
+    place.device.free_scratch()
+    for program in place.device.programs.values():
+        program.discard()
+    place.device.programs.clear()
+    with patch.object(code, "records_of", lambda step: None), patch.multiple(pieces, FLOPS=8 * most, ELEMENTS=most):
+        made = [await result.read() for result in results()]
+    return made, sum(len(program.executable.parts) for program in place.device.programs.values())
+
+whole, few = await run(2**30)
+divided, many = await run(500)
+wrong = [i for i, pair in enumerate(zip(whole, divided, strict=True)) if not np.allclose(*pair, rtol=1e-6, atol=1e-6)]
+{"wrong": wrong, "few": few, "many": many}
+"""
+
+
+def test_steps_of_numpy_are_divided_so_that_a_run_can_be_cancelled(lab):
+    found = lab.run(PIECES, kind="cpu")
+    assert found["wrong"] == [] and found["many"] > 10 * found["few"]
+
+
 CASES = (
     *params("attention", "rotary", "kv_cache", "convolution", "chains", "full_range", "fuzz", kind="cpu"),
     *("matmul.linear_residuals_fused_and_not", "matmul.linear_through_views", "matmul.matmul_batches_broadcast"),

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..base import Executable, Plan, Step
 from .kernels import records_of
+from .pieces import pieces_of
 from .record import NUMBERS, Pointer, loaded
 
 TOGETHER = 2**25  # operations of the records that one call executes, about 2 ms
@@ -20,7 +21,7 @@ TOGETHER = 2**25  # operations of the records that one call executes, about 2 ms
 
 @dataclass(frozen=True)
 class CodeRange:
-    """A range of bytes of the code that one call executes, or a ``step`` for NumPy.
+    """A range of bytes of the code that one call executes, or a ``step`` for NumPy, or a piece of one.
 
     ``number`` is the number of the step, or of the last step that has records in the range.
     """
@@ -64,7 +65,7 @@ def assemble(plan: Plan, apart: bool = False) -> Code:
     work = 0
     for number, (step, found) in enumerate(zip(plan.steps, records, strict=True)):
         if found is None:
-            parts.append(CodeRange(number, step))
+            parts.extend(CodeRange(number, piece) for piece in pieces_of(step))
         for record in found or ():
             start = 4 * len(words)
             for word in record.words:
