@@ -9,8 +9,8 @@ const PARTS = [
   ["computed", "computed", (stats) => stats.executed],
 ];
 
-/** Draw the strip in `place`: `stats` is last_run of the manager with `seconds`, or null for none. */
-export function drawStrip(place, stats) {
+/** Draw the strip in `place`: `stats` is last_run of the manager with `seconds`, or null for none. `of` names a part of a longer run. */
+export function drawStrip(place, stats, of = "") {
   place.hidden = !stats;
   if (!stats) return;
   if (!place.children.length) {
@@ -26,9 +26,9 @@ export function drawStrip(place, stats) {
   });
   PARTS.forEach(([, , size], i) => say(legend.children[i].querySelector("b"), count(size(stats))));
   say(line, [
-    `${duration(stats.seconds)} on ${stats.device.replace(/\w+/g, (kind) => TITLES[kind] ?? kind)}`,
+    of || `${duration(stats.seconds)} on ${stats.device.replace(/\w+/g, (kind) => TITLES[kind] ?? kind)}`,
     `${plural(stats.models.length, "model")} in one graph of ${plural(stats.nodes, "operation")}`,
-    `${plural(stats.dispatches, "dispatch", "dispatches")} in ${plural(stats.js_calls, "JavaScript call")}`,
+    plural(stats.dispatches, "dispatch", "dispatches") + (stats.js_calls ? ` in ${plural(stats.js_calls, "JavaScript call")}` : ""),
     ...(stats.fallback ? [stats.fallback] : []),
   ].join(" · "));
 }

@@ -86,7 +86,13 @@ def test_search_ranks_passages_and_embeds_only_what_changed(page: Tab) -> None:
     cancel = page.panel("search").get_by_role("button", name="Cancel the search")
     cancel.click()
     page.wait_panel("search", "cancelled")
+    latin = FilePayload(name="l.txt", mimeType="text/plain", buffer="Übergröße für Äpfel".encode("latin-1"))
+    page.page.get_by_label("Or a text file").set_input_files(latin)
+    expect(counts).to_have_text("1 passage, 1 of them embedded now")
+    expect(text).to_have_value("Übergröße für Äpfel")
+    expect(page.panel("search")).to_contain_text("l.txt is not in UTF-8. It was read as Western European")
     page.type_and_wait("search", text, before)
+    expect(page.panel("search")).not_to_contain_text("l.txt")
 
 
 def test_pictures_show_what_stands_out_and_which_are_alike(page: Tab) -> None:

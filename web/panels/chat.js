@@ -154,7 +154,7 @@ export class ChatPanel {
 
   #about(words, stats) {
     say(byId("chat-about"), words);
-    drawStrip(role(this.panel, "stats"), stats);
+    drawStrip(role(this.panel, "stats"), stats, "the last token");
   }
 
   #state(state, words) {

@@ -241,7 +241,7 @@ export class OwnPanel {
           text.append(part.text);
         }, `own:${name}`);
         if (!answer.cancelled && answer.value !== undefined) result.replaceChildren(...shown(task, answer.value, values));
-        if (!answer.cancelled) drawStrip(strip, answer.stats);
+        if (!answer.cancelled) drawStrip(strip, answer.stats, answer.tokens ? "the last token" : "");
         say(status, answer.cancelled ? "Stopped" : duration(answer.stats.seconds)
           + (answer.tokens_per_second ? ` · ${answer.tokens_per_second.toFixed(1)} tokens per second` : ""));
       } catch (failure) {

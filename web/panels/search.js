@@ -24,6 +24,7 @@ export class SearchPanel extends LivePanel {
     if (before.text !== undefined) this.#text.value = before.text;
     else this.#sample();
     for (const field of [this.#text, this.#question]) field.addEventListener("input", () => this.typed());
+    this.#text.addEventListener("input", () => role(panel, "notices").replaceChildren()); // about a file
     const file = byId("search-file");
     file.addEventListener("change", () => {
       this.#open([...file.files]);
@@ -53,13 +54,15 @@ export class SearchPanel extends LivePanel {
 
   async #open([file, ...more]) {
     if (!file) return;
-    const { text, words } = await textOf(file);
+    const { text, refused, uncertain } = await textOf(file);
     if (text !== undefined) {
       this.#text.value = text;
       this.typed();
     }
-    const others = more.length ? `One file is searched at a time: ${plural(more.length, "other file was", "other files were")} not opened.` : "";
-    role(this.panel, "error").replaceChildren(...[words, others].filter(Boolean).map((each) => h("p", {}, each)));
+    const others = more.length && `One file is searched at a time: ${plural(more.length, "other file was", "other files were")} not opened.`;
+    const paragraphs = (...all) => all.filter(Boolean).map((each) => h("p", {}, each));
+    role(this.panel, "error").replaceChildren(...paragraphs(refused));
+    role(this.panel, "notices").replaceChildren(...paragraphs(uncertain, others));
   }
 
   #needed() {
@@ -97,20 +100,20 @@ function marked(text, words) {
   return text.split(/([\p{L}\p{N}]+)/u).map((piece) => (words.includes(piece.toLowerCase()) ? h("mark", {}, piece) : piece));
 }
 
-// Decode a file: {text}, and {words} where it cannot be read, or where its encoding was not certain.
+// Decode a file: {text, uncertain}, where its encoding is not certain, or {refused}, why it cannot be read.
 async function textOf(file) {
-  if (file.size > LARGEST) return { words: `${file.name} has more than 5 MB: choose a smaller text file.` };
+  if (file.size > LARGEST) return { refused: `${file.name} has more than 5 MB: choose a smaller text file.` };
   const bytes = new Uint8Array(await file.arrayBuffer());
   const [first, second] = bytes;
   const encoding = first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8";
   const decode = (name, options) => new TextDecoder(name, options).decode(bytes);
   let text;
-  let words = "";
+  let uncertain = "";
   try {
     text = decode(encoding, { fatal: true });
   } catch {
     text = decode("windows-1252");
-    words = `${file.name} is not in UTF-8. It was read as Western European (Windows-1252): save it as UTF-8 if letters are wrong.`;
+    uncertain = `${file.name} is not in UTF-8. It was read as Western European (Windows-1252): save it as UTF-8 if letters are wrong.`;
   }
-  return text.includes("\0") ? { words: `${file.name} is not a text file: choose a file of plain text.` } : { text, words };
+  return text.includes("\0") ? { refused: `${file.name} is not a text file: choose a file of plain text.` } : { text, uncertain };
 }
