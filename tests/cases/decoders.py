@@ -454,6 +454,28 @@ async def _called(function: Any, *args: Any) -> Any:
     return function(*args)
 
 
+@shows("any decoder", "log-probabilities of tokens", "decoders.npz")
+async def log_probabilities_of_tokens(place: Place) -> None:
+    model, golden = await load(place, "tiny-llama"), goldens(place, "tiny-llama")
+    logits, greedy = golden["greedy_logits"][0, :8].astype(np.float64), golden["greedy"][0, :8]
+    wanted = logits[np.arange(8), greedy] - np.log(np.exp(logits).sum(-1))
+    tokens, logprobs = await model.generate(golden["prompt"], max_new_tokens=8, output_logprobs=True)
+    assert tokens[0, -8:].tolist() == greedy.tolist() and logprobs.dtype == np.float32
+    near(logprobs[0], wanted, 1e-4)
+    first, _ = await model.generate(golden["prompt"], max_new_tokens=1, output_logprobs=True, do_sample=True, top_k=1)
+    assert np.array_equal(first, tokens[:, :6])
+    both: dict[str, Any] = {"max_new_tokens": 3, "eos_token_id": int(greedy[0]), "pad_token_id": 0}
+    steps = [step async for step in model.stream(golden["prompt"], output_logprobs=True, **both)]
+    assert len(steps) == 1 and steps[0][0] == greedy[:1] and steps[0][1] == logprobs[0, :1]
+    prompts = np.concatenate([golden["prompt"], golden["prompt"][:, ::-1]])
+    free = (await model.generate(prompts, max_new_tokens=4))[:, 5:]
+    both["eos_token_id"] = next(int(token) for token in free[0] if token not in free[1])
+    tokens, logprobs = await model.generate(prompts, output_logprobs=True, **{**both, "max_new_tokens": 4})
+    ends = tokens[:, 5:] == both["eos_token_id"]
+    assert np.array_equal(np.isnan(logprobs), np.cumsum(ends, axis=1) > ends) and not np.isnan(logprobs[1]).any()
+    model.unload()
+
+
 async def no_text_ends_before_its_least_length(place: Place) -> None:
     model, golden = await load(place, "tiny-llama"), goldens(place, "tiny-llama")
     options: dict[str, Any] = {"max_new_tokens": 12, "pad_token_id": 0}

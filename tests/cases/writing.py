@@ -86,6 +86,9 @@ async def chats_are_written_by_the_template_of_the_model(place: Place) -> None:
     three = await pipe([messages, "A"], **drawn)
     assert [len(each) for each in three] == [2, 2] and isinstance(three[0][1]["generated_text"], list)
     await raises(TensorCommonsError, pipe("A", on_text=print, **drawn), "num_return_sequences")
+    ((known, _), _) = await pipe([messages, "A"], **drawn, output_logprobs=True)
+    assert known.pop("logprobs")[0] < 0 and known == three[0][0]
+    await raises(TensorCommonsError, pipe("A", on_text=print, output_logprobs=True), "output_logprobs")
     await raises(TensorCommonsError, pipe(messages, tools=5), "tools")
     await raises(TensorCommonsError, pipe(messages, tokenizer_encode_kwargs=5), "tokenizer_encode_kwargs")
     await raises(TensorCommonsError, pipe(messages, chat_template="{% for %}"), "template")

@@ -21,7 +21,7 @@ from ..bridge.runtime import retrieve
 from ..dtypes import host_array
 from ..errors import MemoryBudgetError, ShapeMismatch, TensorCommonsError, quoted
 from ..graph.bound import RunsInParts
-from ..ops.choosing import NOT_A_NUMBER
+from ..ops.choosing import NOT_A_NUMBER, Scores
 from ..shapes import Shape
 from ..sharing.contract import Movable
 from ..sharing.manager import TensorSharingManager
@@ -100,6 +100,8 @@ class GenerationSession:
             )
         self.tokens = prompts
         self.finished = np.zeros(rows, bool)
+        #: Log-probabilities of the tokens of each step, (batch,): NaN for padding. Empty unless ``output_logprobs``.
+        self.logprobs: list[Scores] = []
         self._prompt = prompts.shape[1]
         self._ends_at = time.monotonic() + options.max_time if options.max_time is not None else float("inf")
         #: Width of ``tokens`` at which the generation ends: that of the options, or the model's maximum.
@@ -138,6 +140,9 @@ class GenerationSession:
             manager.ran(self._model, *self._steps.last, fallback)
         self._check_numbers(values)
         chosen = values[:, 0] if self._choice.is_token else self._sampler.choose(values, self.tokens)
+        if self.options.output_logprobs:
+            logprobs = self._sampler.logprobs(values, self.tokens, chosen)
+            self.logprobs.append(np.where(self.finished, np.float32(np.nan), logprobs))
         if self.finished.any():
             chosen = np.where(self.finished, self.options.padding, chosen)
         chosen = chosen.astype(np.int32)
@@ -326,20 +331,29 @@ class GenerationSession:
         self._cache, self._fixed, self._filled, self._capacity, self._ahead = {}, {}, 0, 0, None
 
 
-async def complete(session: GenerationSession, on_token: Callable[[Ids], None] | None = None) -> Ids:
-    """Generate to the end and return all tokens. ``on_token`` gets each step's tokens."""
+async def complete(session: GenerationSession, on_token: Callable[[Any], None] | None = None) -> Any:
+    """Generate to the end. Returns all tokens, and with ``output_logprobs`` the log-probabilities of new ones, too.
+
+    ``on_token`` gets what :func:`stream` yields.
+    """
     async with aclosing(stream(session)) as steps:
         async for chosen in steps:
             if on_token is not None:
                 on_token(chosen)
-    return session.tokens
+    if not session.options.output_logprobs:
+        return session.tokens
+    return session.tokens, np.stack(session.logprobs, axis=1)
 
 
-async def stream(session: GenerationSession) -> AsyncGenerator[Ids, None]:
-    """Yield the tokens of each step, (batch,). Closing the iterator, or cancelling the task, frees the memory."""
+async def stream(session: GenerationSession) -> AsyncGenerator[Any, None]:
+    """Yield the tokens of each step, (batch,); with ``output_logprobs`` pairs of them and their log-probabilities.
+
+    Closing the iterator, or cancelling the task, frees the memory.
+    """
     try:
         while not session.is_done:
-            yield await session.step()
+            chosen = await session.step()
+            yield (chosen, session.logprobs[-1]) if session.options.output_logprobs else chosen
     finally:
         session.close()
 

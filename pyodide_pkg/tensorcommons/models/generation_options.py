@@ -92,6 +92,8 @@ REFUSED: dict[str, tuple[str, Callable[[Any, Mapping[str, Any]], bool]]] = {
 }
 #: Refused only in a call: in a file it is a setting of the library that wrote the file.
 ONLY_IN_CALLS = ("return_dict_in_generate",)
+#: Supported options that a file does not have.
+OF_CALLS = ("seed", "output_logprobs")
 #: Options without effect unless tokens are sampled, and the values that mean "not set".
 SAMPLING: dict[str, float | None] = {
     **dict.fromkeys(("temperature", "top_p", "typical_p"), 1),
@@ -144,6 +146,7 @@ class Options:
     remove_invalid_values: bool = False
     renormalize_logits: bool = False
     num_return_sequences: int = 1
+    output_logprobs: bool = False
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
     bos_token_id: tuple[int, ...] = ()
@@ -163,7 +166,7 @@ class Options:
         if unknown := sorted(set(given) - known - set(INERT) - set(REFUSED)):
             names = ", ".join(sorted(known))
             raise TensorCommonsError(f"unknown option {shown(', '.join(unknown))}; options: {names}")
-        stated = {name: value for name, value in defaults.items() if value is not None and name != "seed"}
+        stated = {name: value for name, value in defaults.items() if value is not None and name not in OF_CALLS}
         for name, off in BELOW_ZERO.items():
             if type(value := stated.get(name)) is int and value < 0:
                 stated[name] = off
@@ -319,7 +322,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "top_k"), _whole()),
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), _above_zero),
     **dict.fromkeys(("temperature", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"), _any),
-    **dict.fromkeys(("do_sample", "remove_invalid_values", "renormalize_logits"), _truth),
+    **dict.fromkeys(("do_sample", "remove_invalid_values", "renormalize_logits", "output_logprobs"), _truth),
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bos_token_id", "eos_token_id"), _tokens(None)),
     **dict.fromkeys(("forced_eos_token_id", "decoder_start_token_id"), _tokens()),
     "forced_bos_token_id": _whole(0),

@@ -33,7 +33,6 @@ from .decode_programs import DecodePrograms
 from .decoder import Decoder, product_of
 from .generation import GenerationSession, complete, stream
 from .generation_options import Options
-from .logits_process import Ids
 from .preprocessing import ImageProcessor
 from .sentence import SentenceUse
 
@@ -170,9 +169,9 @@ class Model:
         input_ids: Any,
         attention_mask: Any = None,
         *,
-        on_token: Callable[[Ids], None] | None = None,
+        on_token: Callable[[Any], None] | None = None,
         **options: Any,
-    ) -> Ids:
+    ) -> Any:
         """Continue the prompts ``input_ids`` (batch, sequence) and return all tokens, (batch, sequence + new) int32.
 
         Shorter prompts are padded on the left, with ``attention_mask`` 0 there. The tokens of an encoder-decoder begin
@@ -180,6 +179,9 @@ class Model:
         :class:`~tensorcommons.models.generation_options.Options`; they override the model's own
         (``generation_config.json``, or ``config.json`` if that is missing). With ``num_return_sequences`` n, each
         prompt has n consecutive rows. ``on_token`` gets the tokens (batch,) of each step.
+
+        With ``output_logprobs=True`` the result is a pair: the tokens, and the logarithms of the probabilities of the
+        new ones, (batch, new) float32, after all processors and filters, NaN for padding. ``on_token`` then gets pairs.
 
         Raises:
             TensorCommonsError: the model does not generate, an option is unknown, out of range or unsupported, or the
@@ -203,8 +205,10 @@ class Model:
         check_listener("on_token", on_token)
         return await complete(self._session(input_ids, attention_mask, options), on_token)
 
-    def stream(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> AsyncIterator[Ids]:
+    def stream(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> AsyncIterator[Any]:
         """Generate as :meth:`generate` does, as an iterator over the tokens (batch,) of each step.
+
+        With ``output_logprobs=True`` it yields pairs of the tokens and their log-probabilities.
 
         Closing the iterator, or cancelling the loop, frees the memory of the generation.
         """

@@ -124,7 +124,7 @@ class Sampler:
         penalizes = self.options.repetition_penalty != 1
         if len(self._processors) > penalizes or not self._filters.keys() <= ON_DEVICES:
             return LOGITS
-        if not samples and (penalizes or self.options.do_sample):
+        if self.options.output_logprobs or (not samples and (penalizes or self.options.do_sample)):
             return LOGITS
         return Choice("sample" if self.options.do_sample else "likeliest", penalizes)
 
@@ -163,6 +163,12 @@ class Sampler:
             for name, value in self._filters.items():
                 scores = WARPERS[name][1](scores, value)
         return renormalize(ids, scores) if o.renormalize_logits else scores
+
+    def logprobs(self, logits: Scores, ids: Ids, chosen: Ids) -> Scores:
+        """Return the logarithm of the probability of each row's ``chosen`` token, after processors and filters."""
+        with np.errstate(invalid="ignore"):
+            scores = renormalize(ids, self.scores(logits, ids))
+        return np.take_along_axis(scores, chosen[:, None], axis=1)[:, 0]
 
     def choose(self, logits: Scores, ids: Ids) -> Ids:
         """Choose the next token of each row: (batch,) int32.

@@ -61,7 +61,8 @@ class TextGeneration(Pipeline):
         The text begins with the prompt unless ``return_full_text`` is False or the model is an encoder-decoder. For a
         chat it is the messages with the answer appended, or with the last message continued. ``options`` are those of
         ``model.generate`` and of the chat template (see the class). With ``num_return_sequences`` n each prompt has n
-        results. ``on_text`` gets the answer to a single prompt piece by piece.
+        results. ``on_text`` gets the answer to a single prompt piece by piece. With ``output_logprobs`` a result has
+        "logprobs": the logarithm of the probability of each new token, up to the end of the text.
 
         Raises:
             TensorCommonsError: a prompt is neither a text nor a chat, or an option is unknown.
@@ -84,13 +85,20 @@ class TextGeneration(Pipeline):
         chat, options = _split(options)
         rows = [self._ids(prompt, chat) for prompt in prompts]
         ids, mask = self._batch(rows)
-        written = (await self.model.generate(ids, mask, **options)).tolist()
+        written = await self.model.generate(ids, mask, **options)
+        logprobs = None
+        if options.get("output_logprobs"):
+            written, logprobs = written
         each, shown = len(written) // len(rows), []
         for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
             results = []
-            for tokens in written[number * each : (number + 1) * each]:
+            for place in range(number * each, (number + 1) * each):
+                tokens = written[place].tolist()
                 text = self._new_text(row, tokens[1:] if self._answers else tokens[ids.shape[1] :])
-                results.append(self._shown(prompt, text, full=return_full_text, chat=chat))
+                result = self._shown(prompt, text, full=return_full_text, chat=chat)
+                if logprobs is not None:
+                    result["logprobs"] = logprobs[place][~np.isnan(logprobs[place])].tolist()
+                results.append(result)
             shown.append(results)
         if self.task == "summarization" and not single and each == 1:
             return [results[0] for results in shown]
@@ -102,6 +110,11 @@ class TextGeneration(Pipeline):
         if (sequences := options.get("num_return_sequences")) not in (None, 1):
             raise TensorCommonsError(
                 f"num_return_sequences must be 1 for stream() and on_text, not {quoted(sequences)}"
+            )
+        if options.get("output_logprobs"):
+            raise TensorCommonsError(
+                "stream() and on_text give text only: call the pipeline without on_text for output_logprobs, "
+                "or use model.stream()"
             )
         row = self._ids(prompt, chat)
         text = TextStream(self._tokenizer, [] if self._answers else row)
