@@ -112,6 +112,7 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
         "wheel": f"wheel/{wheel.name}",
         "snapshot": _named(files, "start/memory-"),
         "packages": _named(files, "start/packages-"),
+        "compiled": _named(files, "start/compiled-"),
         "chat": [f"wheel/{each.name}" for each in pure_wheels()],
         "pyodide": json.loads((PYODIDE / "package.json").read_text())["version"],
         "models": models,

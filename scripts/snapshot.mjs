@@ -2,7 +2,8 @@
 //   snapshot.mjs PYODIDE PACKAGES OUT
 // PYODIDE is the folder of Pyodide, PACKAGES one that has NumPy, jinja2 and the package as installed. OUT gets
 //   memory.bin     Python's memory, in which NumPy and the package are imported
-//   packages.bin   the files of PACKAGES and their compiled modules
+//   packages.bin   the files of PACKAGES, but those for compilers and type checkers
+//   compiled.bin   the modules that are imported, compiled, for a start without the snapshot
 // Each is a bundle: the length of a header as uint32, the header in JSON, and from its `start` on the bytes; with gzip.
 //
 // A library such as NumPy's has functions in a table outside of the memory. So it is opened before Python starts, here
@@ -77,12 +78,14 @@ const opened = Object.keys(LDSO.loadedLibsByName).filter((name) => name !== "__m
 if (`${opened}` !== `${LIBRARIES}`) throw new Error(`the package opens other libraries: ${opened}`);
 const added = wasmTable.length - layout.at(-1).after;
 if (freeTableIndexes.length !== added) throw new Error(`${added - freeTableIndexes.length} functions were added to the table`);
-const memory = pyodide.makeMemorySnapshot();
-write("memory.bin", { layout, memory: pyodide._module.HEAP8.length, table: wasmTable.length }, [memory]);
+const snapshot = pyodide.makeMemorySnapshot();
+const runs = withContent(snapshot);
+write("memory.bin", { layout, memory: pyodide._module.HEAP8.length, table: wasmTable.length, size: snapshot.length, runs },
+  runs.map(([start, end]) => snapshot.subarray(start, end)));
 pyodide.runPython(COMPILE);
 const files = [...walk(SITE_PACKAGES)].sort();
-const contents = files.map((path) => FS.readFile(path));
-write("packages.bin", { files: files.map((path, i) => [path.slice(SITE_PACKAGES.length + 1), contents[i].length]) }, contents);
+writeFiles("packages.bin", files.filter((path) => !/\.(pyc|pyi|pxd|pyx|h|c|a)$/.test(path)));
+writeFiles("compiled.bin", files.filter((path) => path.endsWith(".pyc")));
 
 function install(path, module) {
   const target = `${SITE_PACKAGES}/${path.replaceAll("\\", "/")}`;
@@ -97,6 +100,23 @@ function* walk(path) {
     if (FS.isDir(FS.stat(inner).mode)) yield* walk(inner);
     else yield inner;
   }
+}
+
+function writeFiles(name, paths) {
+  const contents = paths.map((path) => FS.readFile(path));
+  write(name, { files: paths.map((path, i) => [path.slice(SITE_PACKAGES.length + 1), contents[i].length]) }, contents);
+}
+
+// The parts of the memory that are not zeros, in steps of a page: [start, end] of each.
+function withContent(bytes) {
+  const found = [];
+  for (let start = 0; start < bytes.length; start += 4096) {
+    const end = Math.min(start + 4096, bytes.length);
+    if (bytes.subarray(start, end).every((byte) => byte === 0)) continue;
+    if (found.at(-1)?.[1] === start) found.at(-1)[1] = end;
+    else found.push([start, end]);
+  }
+  return found;
 }
 
 function write(name, header, parts) {

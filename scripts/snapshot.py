@@ -26,11 +26,11 @@ PACKAGES = paths.DOWNLOADS / "pyodide"
 PROGRAM = paths.ROOT / "scripts" / "snapshot.mjs"
 STARTER = paths.WEB / "python.js"
 FOLDER = paths.DIST / "start"
-NAMES = ("memory", "packages")
+NAMES = ("memory", "packages", "compiled")
 
 
-def make_start(*wheels: Path) -> tuple[Path, Path]:
-    """Update the snapshot and the packages of NumPy and the wheels; gives their paths, named by their content.
+def make_start(*wheels: Path) -> list[Path]:
+    """Update the snapshot, the packages of NumPy and the wheels, and their compiled modules; gives paths, by content.
 
     Raises:
         SetupError: Node or Pyodide failed; their output is printed before.
@@ -58,8 +58,8 @@ def make_start(*wheels: Path) -> tuple[Path, Path]:
         shutil.rmtree(made)
         shutil.rmtree(installed)
         stamp.write(key, files)
-        say("made " + " and ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files))
-    memory, packages = (next(iter(FOLDER.glob(f"{name}-*.bin")), None) for name in NAMES)
-    if memory is None or packages is None:
+        say("made " + ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files))
+    found = [path for name in NAMES for path in FOLDER.glob(f"{name}-*.bin")]
+    if len(found) != len(NAMES):
         raise SetupError(f"{FOLDER} is incomplete: remove it and run the command again.")
-    return memory, packages
+    return found

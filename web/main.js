@@ -1,4 +1,4 @@
-// Wires the page: connects to the runtime, passes its reports to what draws them, and the person's acts to workbench/.
+// Wires the page: takes over the runtime (start.js), passes its reports to what draws them, and the person's acts to workbench/.
 import { BootView } from "./boot.js";
 import { MemoryChart } from "./chart.js";
 import { Console } from "./console.js";
@@ -22,12 +22,13 @@ import { OwnPanel } from "./panels/own.js";
 import { PairPanel } from "./panels/pair.js";
 import { SearchPanel } from "./panels/search.js";
 import { SentencesPanel } from "./panels/sentences.js";
-import { connect } from "./tensorcommons.mjs";
+import { startRuntime } from "./start.js";
 import { TensorsTable } from "./tensors-table.js";
 import { UseIt } from "./use-it.js";
 
 const WORKBENCH = ["__init__", "chat", "images", "own", "pair", "progress", "search", "sentences", "session", "texts"].map((name) => `workbench/${name}.py`);
 
+const sources = texts(WORKBENCH); // read while Python starts
 const boot = new BootView(byId("boot"), start);
 const events = new MemoryEvents((name) => cards.titleOfName(name));
 const chart = new MemoryChart(byId("chart"), byId("chart-now"), events);
@@ -108,6 +109,19 @@ function refresh(id) {
   if (document.body.dataset.state === "ready" && stale.delete(id)) PANELS.get(id).changed();
 }
 
+// Texts by path; where one is missing, the paths, which the runtime fetches again and names.
+async function texts(paths) {
+  try {
+    return Object.fromEntries(await Promise.all(paths.map(async (path) => {
+      const response = await fetch(path);
+      if (!response.ok) throw new Error(path);
+      return [path, await response.text()];
+    })));
+  } catch {
+    return paths;
+  }
+}
+
 const addressOf = (model) => new URL(`models/${model.id}`, document.baseURI).href;
 const optionsOf = (model) => (model.dtype ? { dtype: model.dtype } : {});
 const load = (name, source, options, onPart) => latest(`load:${name}`, (signal) => call("load", name, source, options, { onPart, signal }));
@@ -147,9 +161,9 @@ async function start() {
   document.body.dataset.state = "booting";
   boot.begin();
   try {
-    const runtime = tc = await connect({ progress_callback: (event) => boot.progress(event) });
+    const runtime = tc = await startRuntime((event) => boot.progress(event));
     runtime.closed.then((error) => { if (runtime === tc) failed(error); }); // Python has stopped
-    const workbench = await runtime.importPython(WORKBENCH);
+    const workbench = await runtime.importPython(await sources);
     python.forget();
     globalThis.tc = runtime; // for the browser's console
     drawReport(await runtime.report());

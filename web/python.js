@@ -19,7 +19,7 @@ export async function startPython(manifest, url, fetchOk) {
   const pyodideFiles = PYODIDE_FILES.map((name) => `vendor/pyodide/${name}`);
   const early = new Map(pyodideFiles.map((path) => [url(path), fetchOk(path)]));
   const packages = unpacked(fetchOk(manifest.packages));
-  const memory = fits ? unpacked(fetchOk(manifest.snapshot)) : null;
+  const memory = fits ? unpacked(fetchOk(manifest.snapshot)).then(expanded) : null;
   memory?.catch(() => {}); // awaited below
   const failed = new Promise((_, reject) => {
     for (const each of [...early.values(), packages]) each.catch(reject);
@@ -29,7 +29,11 @@ export async function startPython(manifest, url, fetchOk) {
   const options = { indexURL: url("vendor/pyodide/") };
   const pyodide = fits && await attempt(without, "the snapshot", () =>
     Promise.race([failed, handedOver(early, () => restored(loadPyodide, create, options, packages, memory))]))
-    || await Promise.race([failed, handedOver(early, () => plain(loadPyodide, options, packages))]);
+    || await Promise.race([failed, handedOver(early, async () => {
+      const started = await plain(loadPyodide, options, packages);
+      await attempt(without, "compiled modules", async () => writeFiles(started.FS, await unpacked(fetchOk(manifest.compiled))));
+      return started;
+    })]);
   pyodide.loadedPackages.numpy = "default channel";
   return { pyodide, without };
 }
@@ -44,15 +48,22 @@ async function plain(loadPyodide, options, packages) {
 /** Restore the snapshot where NumPy's libraries are at the addresses that they had when it was made. */
 async function restored(loadPyodide, create, options, packages, memory) {
   const createPyodideModule = async (settings) => {
-    const { header, bytes } = await memory;
-    let files = null;
     let failure = null;
+    let header = null;
+    let bytes = null;
+    let files = null;
     settings.preRun.push(async (module) => {
-      module.addRunDependency("packages");
-      files = await packages;
-      module.removeRunDependency("packages");
+      module.addRunDependency("snapshot");
+      try {
+        ({ header, bytes } = await memory);
+        files = await packages;
+      } catch (error) {
+        failure = error;
+      }
+      module.removeRunDependency("snapshot");
     });
     settings.onRuntimeInitialized = () => {
+      if (failure) return;
       try {
         settings.growMemory(header.memory);
         writeFiles(settings.FS, files);
@@ -143,12 +154,25 @@ async function attempt(without, name, work) {
 async function unpacked(arriving) {
   let packed = new Uint8Array(await (await arriving).arrayBuffer());
   if (packed[0] === 0x1f && packed[1] === 0x8b) {
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-    packed = new Uint8Array(await new Response(stream).arrayBuffer());
+    const { readable, writable } = new DecompressionStream("gzip");
+    const writer = writable.getWriter();
+    const written = writer.write(packed).then(() => writer.close());
+    packed = new Uint8Array((await Promise.all([new Response(readable).arrayBuffer(), written]))[0]);
   }
   const [length] = new Uint32Array(packed.buffer, 0, 1);
   const header = JSON.parse(new TextDecoder().decode(packed.subarray(4, 4 + length)));
   return { header, bytes: packed.subarray(header.start) };
+}
+
+/** Put the zeros between the parts of a snapshot. */
+function expanded({ header, bytes }) {
+  const whole = new Uint8Array(header.size);
+  let offset = 0;
+  for (const [start, end] of header.runs) {
+    whole.set(bytes.subarray(offset, offset += end - start), start);
+  }
+  discard(bytes.buffer);
+  return { header, bytes: whole };
 }
 
 // Free a buffer at once: a message that nobody can receive takes its bytes along.

@@ -6,7 +6,7 @@ import { startPython } from "./python.js";
 
 const HERE = new URL("./", import.meta.url);
 const url = (path) => new URL(path, HERE).href;
-const BOOT_FILE = /^(vendor\/pyodide\/.*\.(wasm|zip|json)|start\/.*)$/; // beside modules, which the browser fetches itself
+const BOOT_FILE = /^(vendor\/pyodide\/.*\.(wasm|zip|json)|start\/(memory|packages)-.*)$/; // beside modules, which the browser fetches itself
 
 const pages = new Map(); // name → port
 let starting = null;
@@ -64,6 +64,7 @@ function counter(manifest, progress) {
   const { promise: done, resolve } = Promise.withResolvers();
   progress({ step: "download", loaded: 0, total, file: "manifest.json" });
   const count = (path, bytes) => {
+    if (!loaded.has(path)) return; // for a start without the snapshot
     loaded.set(path, Math.min(bytes, manifest.files[path])); // a server may send another encoding
     const sum = [...loaded.values()].reduce((before, each) => before + each);
     progress({ step: "download", loaded: sum, total, file: path });
@@ -72,27 +73,29 @@ function counter(manifest, progress) {
   return { count, done };
 }
 
-// WebAssembly is passed on as it came, because the browser keeps what it compiled from such a response.
+// WebAssembly is passed on as it came, because the browser keeps what it compiled from such a response. Everything else comes
+// by XMLHttpRequest, which has the progress and the bytes without a step of JavaScript for each part.
 function reader(count) {
   return async (path) => {
-    const response = await fetchOk(path);
     if (path.endsWith(".wasm")) {
+      const response = await fetchOk(path);
       count(path, Infinity);
       return response;
     }
-    const chunks = [];
-    let bytes = 0;
-    try {
-      const body = response.body.getReader(); // not every engine iterates over a stream
-      for (let part = await body.read(); !part.done; part = await body.read()) {
-        chunks.push(part.value);
-        count(path, bytes += part.value.byteLength);
-      }
-    } catch (error) {
-      throw bootError(`The download of ${path} ended too early (${error.message}). Check the connection and retry.`);
+    const request = new XMLHttpRequest();
+    request.open("GET", url(path));
+    request.responseType = "arraybuffer";
+    request.onprogress = ({ loaded }) => count(path, loaded);
+    await new Promise((settle) => {
+      request.onloadend = settle;
+      request.send();
+    });
+    if (!request.response || request.status >= 300) {
+      await (await fetchOk(path)).arrayBuffer().catch(() => {}); // which has the reason, if it lasts
+      throw bootError(`The download of ${path} ended too early. Check the connection and retry.`);
     }
     count(path, Infinity);
-    return new Response(new Blob(chunks));
+    return new Response(request.response);
   };
 }
 

@@ -165,26 +165,32 @@ def bundle(path: Path) -> tuple[dict[str, Any], bytes]:
     return header, data[header["start"] :]
 
 
-def test_python_starts_from_files_of_this_wheel(built, manifest):
-    header, memory = bundle(built / manifest["snapshot"])
-    assert header["memory"] < len(memory) < header["memory"] + 1000  # and the snapshot's own header
-    assert [each["path"].rpartition("/")[2].partition(".")[0] for each in header["layout"]] == [
-        "_multiarray_umath",
-        "lapack_lite",
-        "_umath_linalg",
-    ]
-    header, data = bundle(built / manifest["packages"])
+def files_of(path: Path) -> dict[str, bytes]:
+    header, data = bundle(path)
     files, offset = {}, 0
     for name, size in header["files"]:
         files[name] = data[offset : offset + size]
         offset += size
     assert offset == len(data)
+    return files
+
+
+def test_python_starts_from_files_of_this_wheel(built, manifest):
+    header, memory = bundle(built / manifest["snapshot"])
+    assert header["memory"] < header["size"] < header["memory"] + 1000  # the snapshot has a header of its own
+    assert sum(end - start for start, end in header["runs"]) == len(memory) and b"\0" * 8192 not in memory[:100_000]
+    assert [each["path"].rpartition("/")[2].partition(".")[0] for each in header["layout"]] == [
+        "_multiarray_umath",
+        "lapack_lite",
+        "_umath_linalg",
+    ]
+    files, compiled = files_of(built / manifest["packages"]), files_of(built / manifest["compiled"])
     with zipfile.ZipFile(built / manifest["wheel"]) as archive:
-        assert all(files[name] == archive.read(name) for name in archive.namelist())
-    compiled = {name: data for name, data in files.items() if name.endswith(".pyc")}
+        kept = [name for name in archive.namelist() if not name.endswith((".c", ".h"))]
+        assert all(files[name] == archive.read(name) for name in kept)
     sources = {re.sub(r"__pycache__/(\w+)\.cpython-\d+\.pyc", r"\1.py", name) for name in compiled}
     assert {"tensorcommons/bridge/webgpu.py", "numpy/__init__.py", "jinja2/sandbox.py"} <= sources <= files.keys()
-    assert {data[4:8] for data in compiled.values()} == {b"\x01\0\0\0"}, "these are of the sources beside them"
+    assert {data[4:8] for data in compiled.values()} == {b"\x01\0\0\0"}, "these are of the sources in packages"
 
 
 def test_packages_for_chat_templates_are_pure_python_with_their_licence(built, manifest):
