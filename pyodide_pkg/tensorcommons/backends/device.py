@@ -141,8 +141,10 @@ class Device(Readable, ProgramCache):
         return busy + self.busy_staging_bytes + self._bytes["constants"] - self.backend.constant_bytes
 
     def _count_constants(self, nbytes: int) -> bool:
-        """See :attr:`Backend.count_constants`: nothing leaves for constants."""
+        """See :attr:`Backend.count_constants`: nothing leaves for constants, and as many bytes more stay free."""
         if nbytes > 0:
+            if 2 * nbytes > self.budget.free_bytes():
+                return False
             try:
                 self.charge(nbytes, "constants")
             except (MemoryBudgetError, DeviceUnavailable):

@@ -77,7 +77,8 @@ async def _fitting(model: Model, rows: Rows, outputs: Sequence[str], row: int, t
     ((_, inputs), *_) = await rows.take([row])
     twice = {name: np.concatenate([array, array]) for name, array in inputs.items()}
     memory = model.manager.residency
-    spare = memory.free_bytes() + memory.cached_bytes + sum(each.idle_scratch_bytes for each in memory.devices)
+    idle = sum(each.idle_scratch_bytes + each.backend.constant_bytes for each in memory.devices)
+    spare = memory.free_bytes() + memory.cached_bytes + idle
     if model.weight_bytes > memory.room():  # the weights are streamed for every batch, so that large batches pay
         spare = memory.room() - model.least_need(twice, outputs).weights
     most = min(spare // 2, MOST) // together
