@@ -57,7 +57,7 @@ from scripts.wheel import version
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserContext
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from e2e.engines.protocols import Session
@@ -78,6 +78,7 @@ CONTEST = (
 PROFILED = ("matmul", "encoder", "bandwidth", "heads", "generate", "images")  # any of which --profile accepts
 ENGINE_GROUPS = ("load", "sentences", "encoder", "heads", "images", "generate")  # that need no WebGPU
 RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # with weights that are made there, or fetched
+ON_DISK = ("load",)  # with a profile of its own on disk: a private context stores files in the browser's memory
 #: Groups that launch browsers themselves, and format their rows.
 LAUNCHING: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {
     "memory": (measure_memory, memory_table),
@@ -184,9 +185,8 @@ def one_busy_core() -> Iterator[None]:
         spinning.wait()
 
 
-def measure_group(browser: Browser, url: str, group: str, *, profile: bool) -> dict[str, Any]:
-    """Measure one group in a separate page. The result contains errors."""
-    context = browser.new_context()
+def measure_group(context: BrowserContext, url: str, group: str, *, profile: bool) -> dict[str, Any]:
+    """Measure one group in a page of its own, and close ``context``. The result contains errors."""
     page = context.new_page()
     page.on("console", lambda message: say(message.text) if message.type == "log" else None)
     problems: list[str] = []
@@ -313,8 +313,14 @@ def in_chromium(url: str, groups: Sequence[str], report: dict[str, Any], *, prof
                 measure, show = LAUNCHING[group]
                 rows = measure(launch, url)
                 yield {"group": group, "rows": rows, "table": show(rows)}
+            elif group in ON_DISK:
+                with tempfile.TemporaryDirectory() as folder:
+                    context = playwright.chromium.launch_persistent_context(
+                        folder, executable_path=found.path, args=[*found.flags], env={**found.environment()}
+                    )
+                    yield measure_group(context, url, group, profile=profile)
             else:
-                yield measure_group(browser, url, group, profile=profile)
+                yield measure_group(browser.new_context(), url, group, profile=profile)
         browser.close()
 
 
