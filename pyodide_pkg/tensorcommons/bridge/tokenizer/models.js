@@ -26,8 +26,9 @@ export class WordPiece {
     this.longest = fields.count("max_input_chars_per_word");
     const { ids } = this.vocabulary;
     this.beginning = new Prefixes(ids);
-    const inside = [...ids].filter(([token]) => token.startsWith(this.prefix)).map(([token, id]) => [token.slice(this.prefix.length), id]);
-    this.inside = new Prefixes(new Map(inside));
+    const inside = new Map();
+    for (const [token, id] of ids) if (token.startsWith(this.prefix)) inside.set(token.slice(this.prefix.length), id);
+    this.inside = new Prefixes(inside);
   }
 
   tokenize(text) {

@@ -30,8 +30,8 @@ export class Vocabulary {
 /** Tokens sorted by their units: those that are prefixes of a text are found by narrowing a range. */
 export class Prefixes {
   constructor(ids) {
-    this.tokens = [...ids.keys()].filter((token) => token).sort((a, b) => (a < b ? -1 : 1));
-    this.ids = Int32Array.from(this.tokens, (token) => ids.get(token));
+    this.ids = ids;
+    this.tokens = [...ids.keys()].filter((token) => token).sort();
     this.first = new Map(); // unit → [from, to)
     for (let from = 0, to; from < this.tokens.length; from = to) {
       const unit = this.tokens[from].charCodeAt(0);
@@ -48,7 +48,7 @@ export class Prefixes {
     for (let depth = 1; ; depth++) {
       spend(1, "the model");
       if (this.tokens[from].length === depth) {
-        found(at + depth, this.ids[from]);
+        found(at + depth, this.ids.get(this.tokens[from]));
         if (++from === to) return;
       }
       if (at + depth >= text.length) return;
