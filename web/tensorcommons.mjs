@@ -394,8 +394,9 @@ async function* pieces(begin) {
 
 // --- what a message can hold ---
 
-/** Replace files by their bytes, in objects and arrays too. */
+/** Replace files by their bytes, in objects and arrays too. The files of a model stay: Python reads them in parts. */
 async function readable(value) {
+  if (plain(value) && value["config.json"] instanceof Blob) return value;
   if (value instanceof Blob) return value.arrayBuffer();
   if (value?.width && !plain(value)) return images(value);
   if (Array.isArray(value)) return Promise.all(value.map(readable));
@@ -449,6 +450,7 @@ function pack(value) {
       return each;
     }
     if (each instanceof ArrayBuffer) return { [MARK]: buffers.push(each) - 1, dtype: null };
+    if (each instanceof Blob) return { [MARK]: buffers.push(each) - 1, dtype: "file" };
     const array = ArrayBuffer.isView(each) ? each : ArrayBuffer.isView(each.data) && each.dims ? each.data : null;
     if (array) {
       const dtype = array === each || !each.type ? typeOf(array) : each.type;

@@ -22,6 +22,20 @@ CALL = """async ([task, source, calls, options]) => {
   await pipe.dispose();
   return results;
 }"""
+# The Blobs of a folder's files as a model, of which the page may not read the bytes.
+FROM_BLOBS = """async ([task, folder, text]) => {
+  const files = {};
+  for (const name of ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
+    const response = await fetch(`${folder}/${name}`);
+    if (response.ok) files[name] = await response.blob();
+  }
+  const { arrayBuffer } = Blob.prototype;
+  Blob.prototype.arrayBuffer = () => Promise.reject(new Error("a file was read whole"));
+  const pipe = await tc.pipeline(task, files).finally(() => Object.assign(Blob.prototype, { arrayBuffer }));
+  const found = shown(await pipe(text));
+  await pipe.dispose();
+  return found;
+}"""
 STREAM = """async ([task, source, given, most]) => {
   const pipe = await tc.pipeline(task, source);
   const pieces = [];
@@ -123,6 +137,7 @@ def test_embeddings_pool_normalize_and_pack_bits(tab: Page, url: str) -> None:
 def test_other_tasks_of_the_package(tab: Page) -> None:
     one, many = values(tab, "sparse-embedding", "/models/splade-tiny", ["It rains."], [["It rains."]])
     assert many == [one] and set(one[0]) == {"token", "weight"}
+    assert tab.evaluate(FROM_BLOBS, ["sparse-embedding", "/models/splade-tiny", "It rains."]) == one
     pair = {"text": "It rains.", "text_pair": "It is wet."}
     single, batch, every = values(
         tab, "text-classification", "/models/splade-tiny-nli", [[pair]], [[pair, pair]], [pair, {"top_k": None}]

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import DownloadError
 from .byte_buffer import ByteBuffer
 from .loader import load_js_module
+from .runtime import IN_BROWSER
 
 HEADERS = (
     "content-encoding",
@@ -80,6 +81,19 @@ class FetchBody:
         if controller is not None:
             controller.abort()  # ends a pending read; after the last byte it does nothing
         self._body = None
+
+
+def is_blob(value: object) -> bool:
+    """Return whether ``value`` is a Blob or File of JavaScript."""
+    return IN_BROWSER and hasattr(value, "js_id") and hasattr(value, "arrayBuffer") and hasattr(value, "slice")
+
+
+async def open_blob(url: str, blob: Any, start: int, stop: int) -> FetchBody:
+    """Open a part of a Blob, which may be a file on the disk, as a body. ``url`` names it in messages."""
+    from js import AbortController, Response
+
+    helper = await load_js_module("http", "http.js")
+    return FetchBody(url, Response.new(blob.slice(start, stop)), AbortController.new(), helper)
 
 
 async def open_fetch(url: str, headers: dict[str, str], method: str = "GET", *, store: bool = True) -> FetchBody:

@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from ..bridge.http import is_blob, open_blob
 from ..errors import DownloadError, InvalidWeights, TensorCommonsError, quoted, shown
 from .source import Source, check_name, check_sibling
 from .streams import Body, FileMissingError, MemoryBody, OnBytes, Stream
@@ -72,15 +73,18 @@ class FolderSource(Source):
 
 
 class MemorySource(Source):
-    """``{file name: bytes}``. Each has keys of its own, because nothing proves that two hold the same bytes."""
+    """``{file name: bytes}``. Each has keys of its own, because nothing proves that two hold the same bytes.
+
+    In a browser a Blob may be in the place of bytes, such as a file that was dropped on the page: it is read in parts.
+    """
 
     _count = itertools.count(1)
 
     is_local = True
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    def __init__(self, files: Mapping[str, Any]) -> None:
         for name, data in files.items():
-            if not (isinstance(name, str) and isinstance(data, (bytes, bytearray, memoryview))):
+            if not (isinstance(name, str) and (isinstance(data, (bytes, bytearray, memoryview)) or is_blob(data))):
                 raise TensorCommonsError(f"files must be {{name: bytes}}, not {quoted(name)}: {type(data).__name__}")
         self._files = dict(files)
         self.name = f"memory-{next(self._count)}"
@@ -95,9 +99,15 @@ class MemorySource(Source):
             raise FileMissingError(
                 self.key(file), f"not among the files given: {shown(', '.join(sorted(self._files))) or 'none'}"
             )
-        view = memoryview(self._files[file]).cast("B")
-        stream = Stream(MemoryBody(view[:stop], self.key(file), start), len(view), min(start, len(view)), on_bytes)
-        stream.version = Version(len(view), '"memory"')
+        data = self._files[file]
+        if is_blob(data):
+            size = int(data.size)
+            body: Body = await open_blob(file, data, min(start, size), size if stop is None else min(stop, size))
+        else:
+            view = memoryview(data).cast("B")
+            size, body = len(view), MemoryBody(view[:stop], self.key(file), start)
+        stream = Stream(body, size, min(start, size), on_bytes)
+        stream.version = Version(size, '"memory"')
         return stream
 
     def files_in(self, folder: str) -> list[str]:

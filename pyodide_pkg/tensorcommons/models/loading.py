@@ -84,7 +84,8 @@ async def from_pretrained(
 ) -> Model:
     """Load a model and share its weights with the models of ``manager``.
 
-    ``source`` is the URL of a folder, "org/name[@revision]", a local folder, or ``{"config.json": bytes, ...}``.
+    ``source`` is the URL of a folder, "org/name[@revision]", a local folder, or ``{"config.json": bytes, ...}``, where
+    in a browser a Blob may be in the place of bytes.
     ``device`` is a kind, a Device, or "auto". A ``task`` that the model does not support is an error.
     ``tokenizer=False`` loads no tokenizer.
 

@@ -1,7 +1,8 @@
 """The form of messages between a page and Python: JSON text, and the buffers of its arrays beside it.
 
 In place of an array or of bytes the text has ``{MARK: index, "dtype", "dims"}``, where the index is that of the buffer;
-``dtype`` is null for bytes. A number that JSON lacks is ``{MARK: "NaN"}`` (or "Infinity", "-Infinity").
+``dtype`` is null for bytes, and "file" for a Blob, which is beside the text itself. A number that JSON lacks is
+``{MARK: "NaN"}`` (or "Infinity", "-Infinity").
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def _finite(value: Any) -> Any:
 
 
 def unpack(text: str, buffers: Sequence[Any] = ()) -> Any:
-    """Convert a message back: arrays are NumPy arrays over their buffers, bytes are ``bytes``.
+    """Convert a message back: arrays are NumPy arrays over their buffers, bytes are ``bytes``, files are Blobs.
 
     Raises TensorCommonsError for an array whose dtype, size and dims do not match.
     """
@@ -81,6 +82,8 @@ def unpack(text: str, buffers: Sequence[Any] = ()) -> Any:
         index, dtype, dims = entry[MARK], entry.get("dtype"), entry.get("dims", ())
         if isinstance(index, str):
             return NUMBERS[index]
+        if dtype == "file":
+            return buffers[index]
         if dtype is None:
             return bytes(buffers[index])
         data = np.frombuffer(buffers[index], np.uint8)
