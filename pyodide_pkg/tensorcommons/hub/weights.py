@@ -19,7 +19,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer
+from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, divided, identity_of, joined
 from ..bridge.runtime import yield_to_loop
 from ..errors import DownloadError, InvalidWeights, quoted
@@ -97,6 +97,7 @@ class WeightsFile:
         self._cache = source.cache if isinstance(source, CachedSource) else None
         self._kept: set[tuple[int, int]] = set()
         self._turn = asyncio.Lock()  # of reading from the one connection
+        self._ahead: dict[tuple[int, int], asyncio.Future[Reads | None]] = {}  # reads from the cache that have begun
 
     @classmethod
     async def open(cls, source: Source, file: str) -> WeightsFile:
@@ -135,6 +136,12 @@ class WeightsFile:
 
     async def close(self) -> None:
         """Close the connection, and record what was read, even if it is not the whole file."""
+        ahead, self._ahead = list(self._ahead.values()), {}
+        for each in ahead:
+            each.cancel()
+        for found in await asyncio.gather(*ahead, return_exceptions=True):
+            for block, _ in found if isinstance(found, list) else ():
+                block.free()
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.close()
@@ -196,6 +203,16 @@ class WeightsFile:
     def _recorded(self, chunk: Chunk) -> Piece | None:
         piece = self._record.pieces.get((chunk.start, chunk.stop))
         return piece if piece is not None and piece.label == chunk.label else None
+
+    def read_ahead(self, chunks: Iterable[Chunk], room: int) -> None:
+        """Begin to read the first runs of ``chunks`` that are in the cache, of up to ``room`` bytes; :meth:`read` waits
+        for them."""
+        for run in self.runs(chunks):
+            pieces = [piece for chunk in run if (piece := self._recorded(chunk)) is not None]
+            room -= room_of(sum(chunk.nbytes for chunk in run))
+            if self._cache is None or len(pieces) < len(run) or room < 0:
+                return
+            self._ahead[pieces[0].start, pieces[-1].stop] = asyncio.ensure_future(self._cache.read(pieces))
 
     async def read(self, run: Run) -> Reads:
         """Read the bytes of each chunk of a run, and their digests, of which its tensor's identity is made
@@ -293,7 +310,8 @@ class WeightsFile:
     async def _known_pieces(self, pieces: list[Piece]) -> Reads:
         """Read recorded pieces, which adjoin, from the cache; if any is missing there, download their range."""
         assert self._cache is not None
-        found = await self._cache.read(pieces)
+        begun = self._ahead.pop((pieces[0].start, pieces[-1].stop), None)
+        found = await (self._cache.read(pieces) if begun is None else begun)
         if found is not None:
             self.from_cache += sum(piece.nbytes for piece in pieces)
             self._kept.update((piece.start, piece.stop) for piece in pieces)

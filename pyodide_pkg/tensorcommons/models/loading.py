@@ -195,6 +195,8 @@ async def _loaded(
                     if device != "auto":
                         raise
             manager.place_model(name, target)
+            loader = WeightLoader(manager, target, name, shards, report)
+            loader.read_ahead(specs)
             nodes = forward_nodes(architecture, target, specs)
             if reason := await misfit(target, nodes, specs.values()):
                 refused[target] = reason
@@ -203,7 +205,6 @@ async def _loaded(
             names = architecture.inputs.names
             wanted = words if tokenizer and "input_ids" in names else None
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
-                loader = WeightLoader(manager, target, name, shards, report)
                 try:
                     weights = await loader.load(specs, lambda: least_need.slices(target, nodes))
                     storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]

@@ -119,6 +119,13 @@ class WeightLoader:
         self.streams = False  # True if the weights exceed the limit, so that each run moves some to the device
         self._here = 0  # bytes of the weights on the device
 
+    def read_ahead(self, specs: Mapping[str, Spec]) -> None:
+        """Begin to read what is in the cache, before :meth:`load`."""
+        self._specs = specs
+        for shard in self.shards[:1]:
+            missing = (entry for entry in shard.entries if self._known(shard, entry) is None)
+            shard.weights.read_ahead((chunk for entry in missing for chunk in shard.weights.chunks(entry)), ROOM)
+
     async def load(self, specs: Mapping[str, Spec], least: Callable[[], Slices[Need]]) -> dict[str, Tensor]:
         """Load every parameter of ``specs`` as a tensor over its shared storage.
 
@@ -129,8 +136,7 @@ class WeightLoader:
         for shard in self.shards:
             for entry in shard.entries:
                 await yield_to_loop()
-                conversion = self._conversion(shard, entry)
-                if (one := known_entry(self.manager, self.device, shard.weights, conversion)) is not None:
+                if (one := self._known(shard, entry)) is not None:
                     known.append(one)
         sizes = [spec.nbytes for spec in specs.values()]
         # Raises if the model could never run.
@@ -164,7 +170,7 @@ class WeightLoader:
         missing = []
         for entry in shard.entries:  # hold these first, so that they are not evicted while the others are read
             await yield_to_loop()
-            held = known_entry(self.manager, self.device, weights, self._conversion(shard, entry))
+            held = self._known(shard, entry)
             if held is None:
                 missing.append(entry)
             else:
@@ -276,6 +282,9 @@ class WeightLoader:
             registry.record_origin(self.device, address, content)
         if content != identity:
             registry.record_origin(self.device, conversion.origin(identity), content)
+
+    def _known(self, shard: Shard, entry: TensorEntry) -> Entry | None:
+        return known_entry(self.manager, self.device, shard.weights, self._conversion(shard, entry))
 
     def _may_be_shared(self, spec: Spec) -> bool:
         """Return whether the device has a tensor of this shape and dtype, which may turn out to have equal content."""
