@@ -56,7 +56,7 @@ async def rank(devices: Devices, seconds: float) -> None:
     failures: dict[str, str] = {}
     end = time.perf_counter() + seconds
     host_first = sorted(devices.opened, key=lambda device: not device.facts.is_host)  # the one without a wait
-    for product, device in itertools.product(PRODUCTS, host_first):
+    for device, product in itertools.product(host_first, PRODUCTS):  # a hanging one leaves others theirs
         if device.kind in failures:
             continue
         try:

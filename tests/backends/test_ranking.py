@@ -132,6 +132,14 @@ async def test_models_that_generate_run_on_the_device_that_is_fastest_for_one_ro
     assert found["webnn"].reads == 8
 
 
+async def test_a_device_that_takes_all_the_time_leaves_the_cpu_device_its_own(cache, found, caplog):
+    found["webnn"].seconds = found["webnn"].row_seconds = 100
+    devices = await tc.open_devices(timeout=6)
+    assert devices.decide(product=ROW).device.kind == "cpu"
+    assert "cpu could not be measured" not in devices.explain() + caplog.text
+    devices.close()
+
+
 async def test_a_device_without_a_time_for_one_row_keeps_that_for_matrices(cache, found, caplog):
     found["webnn"].seconds, found["webgpu"].row_seconds = 0.02, 10.0
     devices = await tc.open_devices(timeout=6)
