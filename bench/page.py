@@ -1,35 +1,75 @@
-"""Time from navigation to the first embedding, cold and reloaded."""
+"""Time to the first embedding: cold, reloaded and offline, beside a bare start of Pyodide with NumPy."""
 
 from __future__ import annotations
 
-from bench.report import Figure, Row
+from bench.report import PART, Figure, Row
 
-ROUNDS = 3  # page loads of each kind
+ROUNDS = 3  # profiles; each is opened once cold, and then reloaded
+RELOADS = 2  # of each kind
 NAMES = {"usable": "usable", "first-embedding": "first embedding"}
+BARE = "Pyodide and NumPy alone"
+# A visit after the service worker has taken over: it is installed after the first models are loaded.
+KEPT = """async () => {
+  const { active } = await navigator.serviceWorker.ready;
+  while (active.state !== "activated") {
+    await new Promise((go) => active.addEventListener("statechange", go, { once: true }));
+  }
+}"""
 
 
-def open_and_embed(page, url: str | None) -> dict[str, float]:
-    """Navigate to ``url``, or reload; load MiniLM as soon as possible, and wait for its first embedding; gives ms."""
-    page.goto(url + "?load=all-MiniLM-L6-v2#sentences") if url else page.reload()
+def finished(page) -> dict[str, float]:
+    """Wait for the first embedding; gives the ms of each name."""
     page.wait_for_function("performance.getEntriesByName('first-embedding').length", timeout=120_000)
-    page.wait_for_selector("#devices [data-chosen]")
+    page.wait_for_selector("#devices [data-chosen]", state="attached")
     durations = page.evaluate("names => names.map((n) => performance.getEntriesByName(n)[0].duration)", list(NAMES))
     return dict(zip(NAMES, durations, strict=True))
 
 
+def bare(page) -> dict[str, float]:
+    """Wait for the bare page; gives its ms."""
+    page.wait_for_function("performance.getEntriesByName('usable').length", timeout=120_000)
+    return {"usable": page.evaluate("performance.getEntriesByName('usable')[0].duration")}
+
+
 def measure_page(browser, url: str, version: str) -> list[Figure]:
-    """Measure cold (an empty profile) and warm (the same tab reloaded) page loads."""
-    times: dict[str, list[float]] = {}
+    """Measure loads of the page from an empty profile, from the service worker, and without a network."""
+    times: dict[str, dict[str, list[float]]] = {}
     device = ""
+
+    def add(kind: str, found: dict[str, float], name: str = "tensorcommons") -> None:
+        for key, duration in found.items():
+            times.setdefault(f"page, {kind}: {NAMES[key]}", {}).setdefault(name, []).append(duration)
+
     for _ in range(ROUNDS):
-        context = browser.new_context(bypass_csp=True)  # for the wait below
+        context = browser.new_context(bypass_csp=True)  # for the waits
         page = context.new_page()
-        for kind in ("cold", "reloaded"):
-            for name, duration in open_and_embed(page, url if kind == "cold" else None).items():
-                times.setdefault(f"page, {kind}: {NAMES[name]}", []).append(duration)
+        page.goto(f"{url}bench/bare.html")
+        add("cold", bare(page), BARE)
+        page.reload()
+        add("reloaded", bare(page), BARE)
+        context.close()
+        context = browser.new_context(bypass_csp=True)
+        page = context.new_page()
+        page.goto(f"{url}?load=all-MiniLM-L6-v2#sentences")
+        add("cold", finished(page))
+        page.evaluate(KEPT)
+        for kind in ("reloaded", "offline"):
+            context.set_offline(kind == "offline")
+            for _ in range(RELOADS):
+                page.reload()
+                add(kind, finished(page))
         device = page.locator("#devices [data-chosen]").get_attribute("data-kind")
         context.close()
     return [
-        Figure("page", name, 1, "ms", [Row("tensorcommons", version, device, samples_ms=samples)])
-        for name, samples in times.items()
+        Figure(
+            "page",
+            name,
+            1,
+            "ms",
+            [
+                Row(who, version, device if who == "tensorcommons" else PART, samples_ms=samples)
+                for who, samples in rows.items()
+            ],
+        )
+        for name, rows in times.items()
     ]

@@ -12,8 +12,11 @@ import pytest
 from e2e.engines.engine import ENGINES
 from e2e.engines.tab import Tab
 from scripts.paths import MODELS
+from scripts.serve import serve
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from e2e.engines.conftest import Server
     from e2e.engines.protocols import Session
 
@@ -121,6 +124,17 @@ def test_the_page_works_and_says_so_where_files_cannot_be_kept(server: Server, t
 
 INLINE = """() => { const script = document.createElement("script"); script.textContent = "window.ran = true";
   document.head.append(script); return Boolean(window.ran); }"""
+
+
+@pytest.mark.parametrize("name", ["firefox"], indirect=True)
+def test_a_second_visit_needs_no_network(session: Session, site_folder: Path) -> None:
+    tab = Tab(session)
+    with serve(site_folder) as url:
+        start(tab, url, "none")
+        tab.wait("() => navigator.serviceWorker.ready.then(({ active }) => active.state === 'activated')")
+    start(tab, url, "none")  # nothing serves it now
+    assert tab.evaluate("() => Boolean(navigator.serviceWorker.controller)")
+    tab.close()
 
 
 @pytest.mark.parametrize("name", ["firefox", "webkitgtk"], indirect=True)
