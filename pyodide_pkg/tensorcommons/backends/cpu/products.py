@@ -30,7 +30,7 @@ ACTIVATIONS = (None, "relu", "sigmoid", "gelu", "tanh", "gelu_tanh")  # as in wa
 NO_MASK, ADDED, ALLOWED = range(3)
 MATRICES = 2**14  # of a stack: a record lists the offsets of each
 ROWS, PANEL, PACKED, BLOCK = 4, 32, 16, 16  # as in wasm/products.h and wasm/attention.h
-STREAM, WIDE = 2048, 64  # as in wasm/products.h and wasm/halves.h
+WIDENED, WIDE = 2048, 64  # as in wasm/halves.h
 
 
 def linear(step: Step) -> Iterator[Record] | None:
@@ -82,7 +82,7 @@ def _product(
     at_residual = None if residual is None else address(residual, r)
     scratch = 0 if is_transposed else PACKED * k
     if is_half:
-        scratch = PANEL * k if is_transposed else max(8 * STREAM, WIDE * k)
+        scratch = PANEL * k if is_transposed else max(8 * WIDENED, WIDE * k)
 
     def records() -> Iterator[Record]:
         for first, count in pieces(len(offsets), MOST // max(m * n * k, 1), 1):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...shapes import Layout, size_of
+from ...shapes import Layout, part_length, size_of
 from ..base import Operand, Step
 from .record import (
     MOST,
@@ -134,13 +134,16 @@ def softmax(step: Step) -> Iterator[Record] | None:
 
 
 def reduce(step: Step) -> Iterator[Record] | None:
-    """Reduce adjacent axes by one of :data:`REDUCTIONS`. Sums, means and extrema of long axes take several records."""
+    """Reduce adjacent axes by one of :data:`REDUCTIONS`, or contiguous parts of the last ones.
+
+    Sums, means and extrema of long axes take several records.
+    """
     x, out = step.inputs[0], step.output
     axes: Any = step.attrs["axes"]
     first, end = min(axes, default=0), max(axes, default=-1) + 1
     kind = REDUCTIONS[step.op.name]
     result = "int32" if step.op.name in ("argmax", "argmin") else "float32"
-    if not are_float32(x) or out.dtype.name != result or step.attrs.get("parts", 1) != 1:
+    if not are_float32(x) or out.dtype.name != result:
         return None
     if not axes or end - first != len(axes):
         return None
@@ -151,8 +154,21 @@ def reduce(step: Step) -> Iterator[Record] | None:
     step_of_one = layout.strides[1] if shape[1] > 1 else 1
     if kind >= REDUCTIONS["argmax"] and (shape[2] > 1 or step_of_one != 1):
         return None
+    parts: Any = step.attrs.get("parts", 1)
+    if parts > 1 and shape[2] > 1:
+        return None
     rows, length, inner = shape
     outer, work = layout.strides[0], RAISED if kind == REDUCTIONS["logsumexp"] else REDUCED
+
+    def of_parts() -> Iterator[Record]:
+        size = part_length(length, parts)
+        for part in range(parts):
+            start, end = part * size, min((part + 1) * size, length)
+            values = address(x, layout)
+            if kind < REDUCTIONS["argmax"]:  # positions count from the start of the row
+                values, start, end = values.plus(start * step_of_one), 0, end - start
+            words = (end, start, end, 1, address(out).plus(part), parts, values, outer, step_of_one, kind, SCRATCH)
+            yield from by_rows(REDUCE, rows, work * (end - start), words)
 
     def records() -> Iterator[Record]:
         for column, columns in pieces(inner, MOST // work, 4):
@@ -168,4 +184,4 @@ def reduce(step: Step) -> Iterator[Record] | None:
                     ),
                 )
 
-    return records()
+    return records() if parts == 1 else of_parts()

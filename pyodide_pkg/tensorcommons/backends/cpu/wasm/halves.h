@@ -5,7 +5,8 @@
 
 #include "products.h"
 
-enum { WIDE = 64 }; // columns of b of (k, n) that are converted before they are multiplied
+// columns of b of (k, n) that are converted before they are multiplied; up to STREAMED rows, 8 rows of WIDENED
+enum { WIDE = 64, WIDENED = 2048 };
 
 // One row of a by `N` rows of b, with the bits of `dot_tile`. Returns 0 if numbers of b are infinite, NaN, or large: sums of
 // all times 2 ** 114 are not finite then. The last numbers are converted exactly.
@@ -50,8 +51,8 @@ KERNEL half_stream(int m, int n, int k, const f32 *a, int lda, const f16 *b, int
   clear_rows(m, n, c, ldc);
   for (int p = 0; p < k; p += 8) {
     int count = k - p < 8 ? k - p : 8;
-    widen_rows(count, n, b + p * ldb, ldb, wide, STREAM, numbers);
-    stream_rows(m, n, count, a + p, lda, wide, STREAM, c, ldc);
+    widen_rows(count, n, b + p * ldb, ldb, wide, WIDENED, numbers);
+    stream_rows(m, n, count, a + p, lda, wide, WIDENED, c, ldc);
   }
 }
 
@@ -70,10 +71,10 @@ KERNEL half_dots(int m, int n, int k, const f32 *a, int lda, const f16 *b, int l
   }
 }
 
-// As `rows`. `wide` has room for WIDE columns of b, and for 8 rows of STREAM columns.
+// As `rows`. `wide` has room for WIDE columns of b, and for 8 rows of WIDENED columns.
 KERNEL half_rows(int m, int n, int k, const f32 *a, int lda, const f16 *b, int ldb, f32 *c, int ldc, const f32 *bias,
                  const f32 *residual, int ldr, enum Activation activation, Numbers numbers, f32 *wide) {
-  int most = m <= STREAMED ? STREAM : WIDE;
+  int most = m <= STREAMED ? WIDENED : WIDE;
   for (int j = 0; j < n; j += most) {
     int width = n - j < most ? n - j : most;
     const f32 *bias_of = bias ? bias + j : 0, *residual_of = residual ? residual + j : 0;

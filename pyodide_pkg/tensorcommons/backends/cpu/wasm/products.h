@@ -9,7 +9,7 @@
 
 enum { FEW = 32 }; // up to FEW rows take panels of two columns: the next ones are fetched meanwhile
 enum { ROWS = 4, PANEL = 32 }; // rows of a tile; columns that are finished before the next ones, from the cache
-enum { STREAMED = 8, STREAM = 2048 }; // up to STREAMED rows, b of (k, n) is read row by row, in parts of STREAM columns
+enum { STREAMED = 8, STREAM = 4096 }; // up to STREAMED rows, b of (k, n) is read row by row, STREAM columns at a time
 enum { PACKED = 16 }; // columns of b of (k, n) that are copied, so that more rows read them in a piece
 
 // Bias, activation and residual of a row, in place. A null pointer: none.
@@ -97,30 +97,31 @@ INLINE void broadcast_rows(const int M, int n, int k, const f32 *a, int lda, con
   for (; j < n; j++) column(M, k, a, lda, b + j, ldb, c + j, ldc);
 }
 
-// `P` rows of b, times an element of a each, added to a row of the result.
-INLINE void add_products(const int P, int n, const f32 *a, const f32 *b, int ldb, f32 *c) {
+// `P` rows of b, `apart` rows from one to the next, times an element of a each, added to a row of the result.
+INLINE void add_products(const int P, int n, const f32 *a, int apart, const f32 *b, int ldb, f32 *c) {
   f32x4 v[P];
-  UNROLL for (int t = 0; t < P; t++) v[t] = splat(a[t]);
+  UNROLL for (int t = 0; t < P; t++) v[t] = splat(a[t * apart]);
   int j = 0;
   ROLLED for (; j + 4 <= n; j += 4) {
     f32x4 y = wasm_v128_load(c + j);
-    UNROLL for (int t = 0; t < P; t++) y = MADD(v[t], wasm_v128_load(b + t * ldb + j), y);
+    UNROLL for (int t = 0; t < P; t++) y = MADD(v[t], wasm_v128_load(b + t * apart * ldb + j), y);
     wasm_v128_store(c + j, y);
   }
-  ROLLED for (; j < n; j++) UNROLL for (int t = 0; t < P; t++) c[j] += a[t] * b[t * ldb + j];
+  ROLLED for (; j < n; j++) UNROLL for (int t = 0; t < P; t++) c[j] += a[t * apart] * b[t * apart * ldb + j];
 }
 
 INLINE void clear_rows(int m, int n, f32 *c, int ldc) {
   for (int i = 0; i < m; i++) ROLLED for (int j = 0; j < n; j++) c[i * ldc + j] = 0;
 }
 
-// Few rows of a: those of b are read in their order, and the results, which are added to, stay in the cache.
+// Few rows of a by four parts of the rows of b: each part is read from memory in its order, as in `dot_row`, and the
+// results, which are added to, stay in the cache.
 INLINE void stream_rows(int m, int n, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc) {
-  int p = 0;
-  for (; p + 8 <= k; p += 8)
-    ROLLED for (int i = 0; i < m; i++) add_products(8, n, a + i * lda + p, b + p * ldb, ldb, c + i * ldc);
-  for (; p < k; p++)
-    ROLLED for (int i = 0; i < m; i++) add_products(1, n, a + i * lda + p, b + p * ldb, ldb, c + i * ldc);
+  int part = k / 4, p = 0;
+  for (; p < part; p++)
+    ROLLED for (int i = 0; i < m; i++) add_products(4, n, a + i * lda + p, part, b + p * ldb, ldb, c + i * ldc);
+  for (p = 4 * part; p < k; p++)
+    ROLLED for (int i = 0; i < m; i++) add_products(1, n, a + i * lda + p, 0, b + p * ldb, ldb, c + i * ldc);
 }
 
 INLINE void copy_panel(int width, int k, const f32 *b, int ldb, f32 *out) {

@@ -7,7 +7,7 @@
 enum Reduction { SUM, MEAN, MAX, MIN, ARGMAX, ARGMIN, LOGSUMEXP }; // the last three of whole contiguous rows alone
 
 // Reductions along one axis of `length`, whose elements are `step` apart, in each of `columns` contiguous columns. Those
-// from `start` to `end` are reduced; `out` has the result of those before `start`.
+// from `start` to `end` are reduced; `out` has the result of those before `start`, which positions leave out.
 struct Reduce {
   int kernel, size, first, last, length, start, end, columns;
   f32 *out;
@@ -91,8 +91,8 @@ KERNEL reduce(const struct Reduce *p) {
     case MEAN: reduce_one(p, x, out, MEAN); break;
     case MAX: reduce_one(p, x, out, MAX); break;
     case MIN: reduce_one(p, x, out, MIN); break;
-    case ARGMAX: *(int *)out = position_of(p->length, x, MAX); break;
-    case ARGMIN: *(int *)out = position_of(p->length, x, MIN); break;
+    case ARGMAX: *(int *)out = position_of(p->end - p->start, x + p->start, MAX) + p->start; break;
+    case ARGMIN: *(int *)out = position_of(p->end - p->start, x + p->start, MIN) + p->start; break;
     case LOGSUMEXP: *out = logsumexp_row(p->length, x, c); break;
     }
   }
