@@ -54,7 +54,7 @@ def run(browser: Browser, reader: Reader, site: str, manifest: dict[str, Any]) -
     assert page != PAGE
     with ExitStack() as opened:
         tab = opened.enter_context(reader(browser.new_context(), {"index.html": page}))
-        tab.wait_for_function("'run' in globalThis || !out.textContent.startsWith('Starting')")
+        tab.wait_for_function("'run' in globalThis || !/^(Starting|Loading)/.test(out.textContent)")
         yield lambda source, name: str(tab.evaluate("([source, name]) => run(source, name)", [source, name]))
 
 
