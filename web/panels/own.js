@@ -82,7 +82,7 @@ export class OwnPanel {
   loadAtStart() {
     this.#loaded.replaceChildren();
     this.#entries = [];
-    for (const entry of kept("own-models", [])) this.#load({ ...entry, name: this.#name() }, this.#loaded.appendChild(h("li", { class: "own" }, h("h3", {}, entry.title))));
+    for (const entry of kept("own-models", [])) this.#load({ ...entry, name: this.#name() }, false);
   }
 
   #files(entries) {
@@ -129,7 +129,6 @@ export class OwnPanel {
     const tasks = cost.tasks.filter((task) => TASKS[task]);
     const row = (name, text) => h("div", {}, h("dt", {}, name), h("dd", {}, text));
     const load = h("button", { type: "button", class: "primary" }, `Load ${title}`);
-    const place = h("div", { class: "needs" }, load);
     this.#about.replaceChildren(
       h("h3", { tabindex: -1 }, title),
       h("dl", { class: "facts" },
@@ -138,40 +137,57 @@ export class OwnPanel {
         row("Stored as", Object.entries(cost.stored_formats).map(([name, size]) => `${name}, ${bytes(size)}`).join("; ")),
         row("On the device", `${bytes(cost.weight_bytes)} on ${TITLES[cost.device]}`),
         row("Can", tasks.map((task) => TASKS[task][0].toLowerCase()).join(", ") || "nothing that this page has a form for")),
-      h("p", { class: "small", "data-role": "cost" }, costWords(cost)), place);
-    load.addEventListener("click", () => this.#load({ name: this.#name(), title, source, dtype, tasks }, place, load));
+      h("p", { class: "small", "data-role": "cost" }, costWords(cost)), load);
+    load.addEventListener("click", () => {
+      this.#about.replaceChildren();
+      this.#load({ name: this.#name(), title, source, dtype, tasks }, true);
+    });
     this.#about.querySelector("h3").focus();
   }
 
-  /** Load a model, with the progress in `place`; `again` is the button that a person has pressed. */
-  async #load(entry, place, again = null) {
+  /** Load a model, with its progress in the list; the focus follows if a person has asked for it. */
+  async #load(entry, isAsked) {
     const { name, title, source, dtype } = entry;
     const loading = loadingBar(title, () => this.calls.cancelLoad(name));
-    const error = h("div", { class: "error", role: "alert" });
-    place.replaceChildren(...[place.querySelector("h3"), again].filter(Boolean), loading.element, error);
-    if (again) again.hidden = true;
+    const place = this.#loaded.appendChild(h("li", { class: "own" }, h("h3", {}, title), loading.element));
     this.#change([...this.#entries, entry]);
     loading.show(true);
-    if (again) loading.focus();
+    if (isAsked) loading.focus();
+    let answer = null;
+    let failure = null;
     try {
-      const answer = await this.calls.loadOwn(name, title, source, { dtype }, loading.progress);
-      if (!answer.cancelled) {
-        const { hasFocus } = loading;
-        if (again) this.#about.replaceChildren();
-        else place.remove();
-        this.#add(entry, answer, again && hasFocus);
-        return;
-      }
-      if (!again) place.remove();
-    } catch (failure) {
-      showFailure(error, failure, "Not loaded.", whereOf(source));
+      answer = await this.calls.loadOwn(name, title, source, { dtype }, loading.progress);
+    } catch (error) {
+      failure = error;
+    }
+    const { hasFocus } = loading;
+    if (answer && !answer.cancelled) {
+      place.remove();
+      this.#add(entry, answer, isAsked && hasFocus);
+      return;
     }
     this.#change(this.#entries.filter((each) => each !== entry));
-    const { hasFocus } = loading;
-    loading.show(false);
-    if (!again) return;
-    again.hidden = false;
-    if (hasFocus) again.focus();
+    const next = failure ? this.#failed(place, failure, entry) : this.#source;
+    if (isAsked && hasFocus) next.focus();
+    if (!failure) place.remove();
+  }
+
+  // Show why a model was not loaded, with a button that loads it again.
+  #failed(place, failure, entry) {
+    const error = h("div", { class: "error", role: "alert" });
+    const again = h("button", { type: "button" }, "Try again", h("span", { class: "sr" }, ` to load ${entry.title}`));
+    const remove = h("button", { type: "button", class: "quiet" }, "Remove", h("span", { class: "sr" }, ` ${entry.title}`));
+    again.addEventListener("click", () => {
+      place.remove();
+      this.#load(entry, true);
+    });
+    remove.addEventListener("click", () => {
+      place.remove();
+      this.#source.focus();
+    });
+    place.replaceChildren(place.firstElementChild, error, h("div", { class: "actions" }, again, remove));
+    showFailure(error, failure, "Not loaded.", whereOf(entry.source));
+    return again;
   }
 
   /** A loaded model: its tasks, each with a form. */
