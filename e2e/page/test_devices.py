@@ -212,18 +212,20 @@ def test_a_forward_moves_to_the_next_device_when_its_device_is_lost(playwright: 
         tab.load(POLARITY)
         tab.wait_card(POLARITY, "loaded")
         tab.wait_panel("pair")
-        assert "finished on cpu: webnn was lost (" in stats(tab)
+        next_kind = device_of(tab, POLARITY)  # by the measured times, which a busy machine changes
+        assert f"finished on {next_kind}: webnn was lost (" in stats(tab)
         assert sum(tab.bars("polarity").values()) == pytest.approx(1, abs=0.002)
         assert states(tab) == {"webgpu": "software", "webnn": "lost", "cpu": "present"}
-        expect(tab.page.locator("#fallback")).to_contain_text("WebNN was lost. Its models continue on CPU.")
+        lost = f"WebNN was lost. Its models continue on {TITLES[next_kind]}."
+        expect(tab.page.locator("#fallback")).to_contain_text(lost)
         switch = tab.card(POLARITY).get_by_role("combobox")
-        assert device_of(tab, POLARITY) == chosen(tab) == "cpu"
+        assert chosen(tab) == next_kind != "webnn"
         assert "webnn was lost" in str(switch.get_attribute("title"))
 
         switch.select_option("webnn")  # it is still missing
         told = re.compile("Not moved. The device is not available.*no context any more")
         expect(tab.card(POLARITY).get_by_role("alert")).to_contain_text(told)
-        assert device_of(tab, POLARITY) == "cpu"
+        assert device_of(tab, POLARITY) == next_kind
         tab.show("pair")
         tab.type_and_wait("pair", tab.page.get_by_label("B, the hypothesis"), "The town is dry.")
         assert "lost" not in stats(tab)
