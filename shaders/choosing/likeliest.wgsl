@@ -10,11 +10,10 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-const lanes = ${lanes}u;
-$four
+$scores
 
 var<workgroup> best: atomic<u32>;
-var<workgroup> first: atomic<u32>;
+var<workgroup> position: atomic<u32>;
 
 @compute @workgroup_size(lanes)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -23,18 +22,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   if (row >= p.rows) { return; }
   let vectors = (p.columns + 3u) / 4u;
   var own = vec2<u32>(0u, ~0u);
-  for (var i = lane; i < vectors; i += lanes) {
-    let v = four(row, i);
-    own = first_largest(own, vec2<u32>(float_key(v.x), 4u * i));
-    own = first_largest(own, vec2<u32>(float_key(v.y), 4u * i + 1u));
-    own = first_largest(own, vec2<u32>(float_key(v.z), 4u * i + 2u));
-    own = first_largest(own, vec2<u32>(float_key(v.w), 4u * i + 3u));
+  $hold
+  $each
+    for (var j = 0u; j < kept_vectors; j++) { // the last vector again where there are no more
+      let v = kept[j];
+      let i = 4u * min(first + j * lanes, vectors - 1u);
+      own = first_largest(own, vec2<u32>(float_key(v.x), i));
+      own = first_largest(own, vec2<u32>(float_key(v.y), i + 1u));
+      own = first_largest(own, vec2<u32>(float_key(v.z), i + 2u));
+      own = first_largest(own, vec2<u32>(float_key(v.w), i + 3u));
+    }
   }
-  if (lane == 0u) { atomicStore(&first, ~0u); }
+  if (lane == 0u) { atomicStore(&position, ~0u); }
   atomicMax(&best, own.x);
   workgroupBarrier();
   let largest = atomicLoad(&best);
-  if (own.x == largest) { atomicMin(&first, own.y); }
+  if (own.x == largest) { atomicMin(&position, own.y); }
   workgroupBarrier();
-  if (lane == 0u) { store_y(row, select(i32(atomicLoad(&first)), -1, largest == nan_key)); }
+  if (lane == 0u) { store_y(row, select(i32(atomicLoad(&position)), -1, largest == nan_key)); }
 }

@@ -14,9 +14,9 @@ struct Params {
 $bindings
 
 const lanes = ${lanes}u;
-const tile = ${tile}u; // 32 scores a lane
+const tile = $each * lanes; // scores of a workgroup
 
-var<workgroup> marks: array<atomic<u32>, lanes>;
+var<workgroup> marks: array<atomic<u32>, tile / 32u>;
 
 @compute @workgroup_size(lanes)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -33,7 +33,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   }
   workgroupBarrier();
   let penalty = load_penalty(row);
-  for (var i = lane; i < min(tile, p.columns - begin); i += lanes) {
+  for (var j = 0u; j < $each; j++) {
+    let i = lane + j * lanes;
+    if (begin + i >= p.columns) { break; }
     let at = row * p.columns + begin + i;
     let x = load_x(at);
     let penalized = select(x / penalty, x * penalty, x < 0f);

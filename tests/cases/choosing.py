@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.backends.webgpu.kernels import choosing as kernels
 from tensorcommons.ops.choosing import (
     LIKELIEST,
     NOT_A_NUMBER,
+    PENALTY,
     SAMPLE,
     keep_min_p,
     keep_top_k,
@@ -153,22 +152,18 @@ async def samples_have_the_probabilities_of_the_scores(device: Device) -> None:
 
 @only("webgpu")
 async def time_of_choices(device: Device) -> None:
-    """Print microseconds a choice, by the lanes of a workgroup."""
+    """Print microseconds a choice on hardware, for each of some settings, and check that the profile has them."""
     rng = np.random.default_rng(12)
-    sizes = (49152,) if device.is_software else (49152, 50257, 128256, 262144)
-    for size, lanes in ((size, lanes) for size in sizes for lanes in (256, 512, 1024)):
-        if device.is_software and lanes > 256:
-            continue
-        size += lanes // 64  # another shape is another program
-        scores = (3 * rng.standard_normal((1, size))).astype(np.float32)
-        times = []
-        with patch.object(kernels, "MOST_LANES", lanes):
-            for settings in SETTINGS[1:2] if device.is_software else SETTINGS[:7]:
-                x, given = on(device, scores, np.array([[*settings, 0.3]], np.float32))
-                times.append(await _milliseconds(lambda x=x, given=given: apply(SAMPLE, x, given)))
-            (x,) = on(device, scores)
-            times.append(await _milliseconds(lambda x=x: apply(LIKELIEST, x)))
-        print(f"{size} tokens, {lanes} lanes: {[round(1000 * time, 1) for time in times]} us (the last is likeliest)")
+    for size in (49152, 50257, 128256, 262144) if not device.is_software else (300,):
+        (x,) = on(device, (3 * rng.standard_normal((1, size))).astype(np.float32))
+        text = on(device, np.zeros((1, 1024), np.int32), *np.array([[0], [600]], np.int32), np.array([1.2], np.float32))
+        calls = [lambda: apply(LIKELIEST, x), lambda: apply(PENALTY, x, *text)]  # noqa: B023 - called before the next
+        for settings in SETTINGS[:7]:
+            (given,) = on(device, np.array([[*settings, 0.3]], np.float32))
+            calls.append(lambda given=given: apply(SAMPLE, x, given))  # type: ignore[misc] # noqa: B023
+        times = [await _milliseconds(call) for call in calls]
+        assert all(time > 0 for time in times)
+        print(f"{size} tokens: likeliest, penalty, samples in us: {[round(1000 * time, 1) for time in times]}")
 
 
 async def _milliseconds(call: Any) -> float:
