@@ -142,10 +142,9 @@ class sliced(Generic[P, T]):  # noqa: N801 - a decorator
 def _timer() -> Any:
     """Return a promise that a timer without delay resolves."""
     import js
+    from pyodide.ffi import create_once_callable
 
-    waiting = js.Promise.withResolvers()
-    js.setTimeout(waiting.resolve, 0)
-    return waiting.promise
+    return js.Promise.new(create_once_callable(lambda resolve, reject: js.setTimeout(resolve, 0)))
 
 
 def host() -> str:
