@@ -12,7 +12,6 @@ import { loadingBar } from "./loading.js";
 import { picture } from "./pictures.js";
 import { shown } from "./results.js";
 
-const LARGEST = 1_000_000_000; // bytes of dropped files, which Python keeps in its memory
 const HUB = /^(https?:\/\/)?(huggingface\.co|hf\.co)\//; // pages of models, as people copy them
 const FIELDS = {
   text: (words) => ({ name: "text", label: words, rows: 3 }),
@@ -87,13 +86,11 @@ export class OwnPanel {
 
   #files(entries) {
     if (!entries.length) return;
-    const total = entries.reduce((sum, [, file]) => sum + file.size, 0);
     const tops = new Set(entries.map(([name]) => (name.includes("/") ? name.split("/")[0] : "")));
     const top = tops.size === 1 && !tops.has("") ? `${[...tops][0]}/` : "";
     const files = Object.fromEntries(entries.map(([name, file]) => [name.slice(top.length), file]));
     const lack = lackOf(Object.keys(files));
     if (lack) this.#refuse(lack);
-    else if (total > LARGEST) this.#refuse(`These files have ${bytes(total)}; ${bytes(LARGEST)} can be dropped at most. Put the folder on a web server and enter its address.`);
     else this.#look(files, top.slice(0, -1) || "your files");
   }
 
