@@ -445,7 +445,7 @@ class Ml {
   }
 
   // Run a program once more over `handles` (a Python buffer of ints: leaves, then outputs, which all exist), and on the way
-  // repeat one graph of each of `classes` (ints by stage; below 0: none) until that takes `least` ms. What it writes is
+  // repeat one graph of each of `classes` (ints by dispatch; below 0: none) until that takes `least` ms. What it writes is
   // anything afterwards. Gives JSON: [class, ms] for each. A read shows that a graph is done; its own time is subtracted.
   async timeProgram(id, classes, least, host, handles) {
     const { fixed, host: inputs, stages } = this.programs.get(id);
@@ -457,15 +457,21 @@ class Ml {
     const tensor = (slot) => (slot < 0 ? fixed[-1 - slot] : entries[slot].tensor);
     const bound = (pairs) => Object.fromEntries(pairs.map(([name, slot]) => [name, tensor(slot)]));
     const found = new Map();
-    for (const [i, { graph, inputs: given, outputs }] of stages.entries()) {
+    let i = 0;
+    for (const { graph, leaves, inputs: given, outputs } of stages) {
       const [from, to, [[, slot]]] = [bound(given), bound(outputs), outputs];
+      if (leaves) { // a graph that runs once is no dispatch of a run
+        this.context.dispatch(graph, from, to);
+        continue;
+      }
+      const number = numbers[i++];
       const repeated = async (count) => {
         const start = performance.now();
         for (let n = 0; n < count; n++) this.context.dispatch(graph, from, to);
         await this.context.readTensor(tensor(slot));
         return performance.now() - start;
       };
-      if (numbers[i] < 0 || found.has(numbers[i])) {
+      if (number < 0 || found.has(number)) {
         this.context.dispatch(graph, from, to);
         continue;
       }
@@ -474,7 +480,7 @@ class Ml {
       for (let count = 1; ; count *= 4) {
         const ms = Math.min(await repeated(count), await repeated(count)) - idle;
         if (ms < Math.max(least, idle) && count < 4096) continue; // less than a read takes is noise of the read
-        found.set(numbers[i], Math.max(ms, 0) / count);
+        found.set(number, Math.max(ms, 0) / count);
         break;
       }
     }

@@ -28,7 +28,7 @@ from .decoding import constant_weights, decoding_stages
 from .fields import Fields, field_tensors
 from .lowering import lower, lower_supported, physical
 from .lowering.context import LoweringContext
-from .multicore import CONCAT, WHOLE, Slot, Stage, stages_of
+from .multicore import WHOLE, Slot, Stage, stages_of
 from .splitting import (
     GRAPH_BYTES,
     HIDDEN_BYTES,
@@ -286,6 +286,8 @@ class WebNNBackend(Backend[Built]):
         described, _ = at_once(self._described(plan))
         keys = [hashlib.sha256(key.encode()).hexdigest() for key in described.graphs]
         for stage, (computation, part, parts) in zip(described.stages, described.sources, strict=True):
+            if stage["once"]:  # it is no dispatch of a run
+                continue
             values = computation.values
             work = tuple(
                 Work(value.op, value.attrs, given, given, value.spec)
@@ -471,7 +473,6 @@ class _Description:
         sizes = [calls.kinds[node][1][0] for node, _ in small]
         vector = Spec((sum(sizes),), float32)
         leaves = [values[number] for _, number in small]
-        joined = Value(CONCAT, {"axis": 0}, tuple(range(len(small))), vector)
         kinds = [*(calls.kinds[node] for node, _ in small), _tensor(vector)]
         concat = ["concat", [{"v": node} for node in range(len(small))], 0]
         place = self._new(_tensor(vector), vector.nbytes)
@@ -482,7 +483,7 @@ class _Description:
             [(len(small), -1 - place)],
             once=True,
         )
-        self.sources.append((Computation((*leaves, joined), (len(small),), 0, len(small)), 0, 1))
+        self.sources.append((stage.computation, 0, 1))
         starts = dict(zip((node for node, _ in small), itertools.accumulate(sizes, initial=0), strict=False))
         return place, calls.with_slices(starts, ["input", "float32", [sum(sizes)], -2 - len(calls.nodes)])
 
