@@ -32,6 +32,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from bench import onnx, setup
 from bench.gaps import gaps_table, measure_gaps
@@ -265,8 +266,13 @@ def main() -> int:
     report["versions"] = setup.versions()
     report["host"] = f"{os.cpu_count()} cores{', one busy' if given.busy else ''}, {platform.machine()}"
     target = setup.RESULTS / f"{given.browser or 'browser'}.json"
+
+    def wrapped(app: ASGIApp) -> ASGIApp:
+        app = with_random(with_bench(app))
+        return with_memory(app) if "memory" in groups else app  # its manifest is not the site's: no service worker
+
     with (
-        serve(paths.SITE, wrap=lambda app: with_random(with_memory(with_bench(app))), headers={}) as url,
+        serve(paths.SITE, wrap=wrapped, headers={}) as url,
         one_busy_core() if given.busy else nullcontext(),
     ):
         measured = in_engine(given.browser, url, groups, report) if given.browser else in_chromium(
