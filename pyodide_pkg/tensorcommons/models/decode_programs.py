@@ -38,7 +38,7 @@ TOKENS = "tokens so far"  # in a cache, (batch, 1, capacity, 1) int32
 
 @dataclass(frozen=True)
 class Choice:
-    """What a step does with its logits: returns them, or chooses the next token of each row from them.
+    """Use of a step's logits: to return them, or to choose the next token of each row from them.
 
     A step that ``penalizes`` repetitions keeps the tokens so far in its cache, and has an input "penalty" (batch,). One
     that samples has an input "settings" (batch, 5): see :func:`sample`. Both are float32.
