@@ -23,7 +23,7 @@ const KINDS = {
 // The same where the files are a person's own: on another server, or chosen on this device.
 const ELSEWHERE = {
   UnreachableError: [KINDS.UnreachableError[0], "Check the connection and the address. A server of another site has to allow other pages to read its files (CORS)."],
-  FileMissingError: ["There is no such model, or a file of it is missing.", "Check the name or the address: it must be the folder that contains config.json and model.safetensors."],
+  FileMissingError: ["The model was not found, or a file of it is missing.", "Check the name or the address: it must be the folder that contains config.json and model.safetensors."],
   DownloadError: ["The server does not give out this model.", "Check the name or the address. A private model cannot be used here, because this page sends no token."],
   InvalidWeights: ["A file is damaged, or of another kind.", "A model must be saved as config.json and model.safetensors."],
 };

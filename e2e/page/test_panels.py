@@ -211,7 +211,7 @@ def test_ones_own_model_is_described_loaded_and_run(page: Tab) -> None:
     for source, words in (
         ("a b c", "“a b c” is neither a name nor an address. A name is org/name"),
         ("http://example.com/x", "must begin with https://"),
-        ("./models/nothing", "There is no such model, or a file of it is missing. Check the name or the address"),
+        ("./models/nothing", "The model was not found, or a file of it is missing. Check the name or the address"),
     ):
         own(page, source)
         expect(alert).to_contain_text(words)

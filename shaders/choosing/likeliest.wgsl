@@ -24,7 +24,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   var own = vec2<u32>(0u, ~0u);
   $hold
   $each
-    for (var j = 0u; j < kept_vectors; j++) { // the last vector again where there are no more
+    for (var j = 0u; j < kept_vectors; j++) { // past the end, the last vector is loaded again
       let v = kept[j];
       let i = 4u * min(first + j * lanes, vectors - 1u);
       own = first_largest(own, vec2<u32>(float_key(v.x), i));

@@ -135,7 +135,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   var high = 0u;
   var low = ~0u;
   $each
-    for (var j = 0u; j < kept_vectors; j++) { // the last vector again where there are no more
+    for (var j = 0u; j < kept_vectors; j++) { // past the end, the last vector is loaded again
       for (var k = 0u; k < 4u; k++) {
         let key = float_key(kept[j][k]);
         high = max(high, key);

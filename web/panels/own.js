@@ -334,5 +334,5 @@ function lackOf(names) {
   if (has(".safetensors")) return names.includes("config.json") ? "" : `config.json is not among these files. ${whole}`;
   const other = [["A GGUF file", ".gguf"], ["An ONNX model", ".onnx"], ["A pickle of PyTorch", ".bin", ".pt", ".pth", ".ckpt"], ["A model of TensorFlow or Keras", ".h5", ".tflite", ".keras", ".pb"]]
     .find(([, ...endings]) => has(...endings));
-  return `${other ? `${other[0]} cannot be loaded` : "There are no weights among these files"}: the weights must be in model.safetensors. ${whole}`;
+  return `${other ? `${other[0]} cannot be loaded` : "These files contain no weights"}: the weights must be in model.safetensors. ${whole}`;
 }

@@ -212,7 +212,7 @@ class Backend(ABC, Generic[E]):
         ``chain`` is the number of runs, and the numbers of an output and of the leaf as which each run but the first
         reads it. ``hosts`` has what each run writes first. The last of ``outputs`` gets that output of every run.
         """
-        raise NotImplementedError
+        raise TensorCommonsError(f"the {self.kind} device runs one program at a time")
 
     @abstractmethod
     def commands(self, plan: Any) -> Iterator[Command]:

@@ -644,17 +644,20 @@ class Gpu {
         this.buffers.set(all, this.#newBuffer(count * outputs[output]));
         const [scratch, from, to] = [arena, first + output, all].map((handle) => this.buffers.get(handle));
         const given = this.#newBuffer(count * size); // one write for all runs: each copies its part
-        this.#write(given, 0, view.data, count * size);
-        for (let i = 0; i < count; i++) {
-          if (i === 1) program.leaves[leaf] = first + output;
-          if (i < 2) this.#bind(program, arena, first);
-          this.#submit(dispatches, {
-            before: (encoder) => { encodeCopy(encoder, given, i * size, scratch, 0, size); },
-            after: (encoder) => { encodeCopy(encoder, from, 0, to, i * outputs[output], outputs[output]); },
-            piece: i ? LARGE_PIECE : PIECE,
-          });
+        try {
+          this.#write(given, 0, view.data, count * size);
+          for (let i = 0; i < count; i++) {
+            if (i === 1) program.leaves[leaf] = first + output;
+            if (i < 2) this.#bind(program, arena, first);
+            this.#submit(dispatches, {
+              before: (encoder) => { encodeCopy(encoder, given, i * size, scratch, 0, size); },
+              after: (encoder) => { encodeCopy(encoder, from, 0, to, i * outputs[output], outputs[output]); },
+              piece: i ? LARGE_PIECE : PIECE,
+            });
+          }
+        } finally {
+          given.destroy();
         }
-        given.destroy();
       });
       const { bound, leaves: { length } } = program;
       const sources = bound.slice(1, 2 + length).flatMap((buffer) => buffer.doubt ?? []);

@@ -460,7 +460,7 @@ class Ml {
     let i = 0;
     for (const { graph, leaves, inputs: given, outputs } of stages) {
       const [from, to, [[, slot]]] = [bound(given), bound(outputs), outputs];
-      if (leaves) { // a graph that runs once is no dispatch of a run
+      if (leaves) { // runs do not dispatch it again
         this.context.dispatch(graph, from, to);
         continue;
       }

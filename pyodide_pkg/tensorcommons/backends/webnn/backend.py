@@ -286,7 +286,7 @@ class WebNNBackend(Backend[Built]):
         described, _ = at_once(self._described(plan))
         keys = [hashlib.sha256(key.encode()).hexdigest() for key in described.graphs]
         for stage, (computation, part, parts) in zip(described.stages, described.sources, strict=True):
-            if stage["once"]:  # it is no dispatch of a run
+            if stage["once"]:  # runs do not dispatch it again
                 continue
             values = computation.values
             work = tuple(

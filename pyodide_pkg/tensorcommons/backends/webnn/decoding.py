@@ -19,7 +19,7 @@ FREE = ("arange", "broadcast_to", "reshape", "permute_dims", "astype")
 
 
 def weight_of(values: Sequence[Value], value: Value) -> Value | None:
-    """Return the leaf by which ``value`` multiplies one row, as it is or transposed; None if it is no such product."""
+    """Return the leaf by which ``value`` multiplies one row, as it is or transposed; None for any other value."""
     if value.op is None or value.op.name != "linear" or size_of(values[value.inputs[0]].spec.shape[:-1]) != 1:
         return None
     weight = values[value.inputs[1]]
