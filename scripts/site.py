@@ -151,8 +151,8 @@ def notice() -> str:
     )
 
 
-def build_site(*, small: bool = False) -> Path:
-    """Update dist/site; if ``small``, without the large models."""
+def build_site(folder: Path = paths.SITE, *, small: bool = False) -> Path:
+    """Update the site in ``folder`` and return it; if ``small``, without the large models."""
     wheel = build_wheel()
     models = [model for model in load_models() if not (small and model.large)]
     files = site_files(wheel, make_start(*pure_wheels(), wheel), models)
@@ -162,9 +162,9 @@ def build_site(*, small: bool = False) -> Path:
         ".nojekyll": b"",  # GitHub Pages serves the folder unchanged
     }
     written[WORKER] = service_worker({**files, **written})
-    changed = _remove_stale({*files, *written})
+    changed = _remove_stale(folder, {*files, *written})
     for name, source in files.items():
-        target = paths.SITE / name
+        target = folder / name
         if not _is_same(source, target):
             changed += 1
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -174,15 +174,15 @@ def build_site(*, small: bool = False) -> Path:
                 target.unlink(missing_ok=True)
                 shutil.copy2(source, target)
     for name, data in written.items():
-        target = paths.SITE / name
+        target = folder / name
         if not target.is_file() or target.read_bytes() != data:
             changed += 1
             write_atomically(target, data)
     total = sum(path.stat().st_size for path in files.values())
-    where = paths.SITE.relative_to(paths.ROOT)
+    where = folder.relative_to(paths.ROOT) if folder.is_relative_to(paths.ROOT) else folder
     say(f"{where}: {len(files) + len(written)} files, {total / 1e6:.0f} MB, {changed} changed")
     say(f'in a page with Pyodide: await micropip.install("<address of the site>/wheel/{wheel.name}")')
-    return paths.SITE
+    return folder
 
 
 def _is_same(source: Path, target: Path) -> bool:
@@ -194,14 +194,14 @@ def _is_same(source: Path, target: Path) -> bool:
     return (there.st_size, there.st_mtime_ns) == (wanted.st_size, wanted.st_mtime_ns)
 
 
-def _remove_stale(names: set[str]) -> int:
+def _remove_stale(folder: Path, names: set[str]) -> int:
     removed = 0
     # Longest first: a folder comes after its content.
-    for path in sorted(paths.SITE.rglob("*"), reverse=True):
+    for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path.relative_to(paths.SITE).as_posix() not in names:
+        elif path.relative_to(folder).as_posix() not in names:
             path.unlink()
             removed += 1
     return removed

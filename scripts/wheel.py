@@ -50,14 +50,7 @@ def build_wheel() -> Path:
     stamp.clear()
     fresh = paths.DIST / "wheel.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    run_quietly(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", fresh],
-        what="building the wheel",
-        remedy="the lines above say why.",
-        cwd=paths.ROOT,
-        env={"SOURCE_DATE_EPOCH": EPOCH},
-    )
-    (fresh / target.name).replace(target)
+    make_wheel(fresh).replace(target)
     for other in paths.DIST.glob("*.whl"):
         if other != target:  # of an earlier version
             other.unlink()
@@ -65,6 +58,18 @@ def build_wheel() -> Path:
     stamp.write(key, [target])
     say(f"built {target.relative_to(paths.ROOT)} ({target.stat().st_size / 1e3:.0f} kB)")
     return target
+
+
+def make_wheel(folder: Path) -> Path:
+    """Make the wheel in ``folder``; the kernels must be built."""
+    run_quietly(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder],
+        what="building the wheel",
+        remedy="the lines above say why.",
+        cwd=paths.ROOT,
+        env={"SOURCE_DATE_EPOCH": EPOCH},
+    )
+    return folder / wheel_path().name
 
 
 def main() -> int:

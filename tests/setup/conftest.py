@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves on demand."""
+"""Fixtures: the wheel and the site of this checkout, and a web server on this machine that misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ import threading
 from dataclasses import dataclass, field
 
 import pytest
+
+from scripts import site
+from scripts.lock import one_at_a_time
+from scripts.wheel import build_wheel
+
+
+@pytest.fixture(scope="session")
+def wheel():
+    """The path of the wheel; the tests of other processes use it at the same time."""
+    with one_at_a_time():
+        return build_wheel()
+
+
+@pytest.fixture(scope="session")
+def built():
+    """The folder of the site, which the tests of other processes serve at the same time."""
+    with one_at_a_time():
+        return site.build_site()
 
 
 @dataclass

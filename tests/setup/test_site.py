@@ -18,12 +18,7 @@ from scripts import paths, site
 from scripts.models import load_models
 from scripts.pure import pure_wheels
 from scripts.snapshot import make_start
-from scripts.wheel import build_wheel, version, wheel_path
-
-
-@pytest.fixture(scope="module")
-def built():
-    return site.build_site()
+from scripts.wheel import make_wheel, version
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +126,8 @@ def test_the_manifest_lists_nine_models_with_their_bases(built, manifest):
         assert model["base"] is None or model["base"] in models
 
 
-def test_a_site_without_the_large_models_names_them(built):
+def test_a_site_without_the_large_models_names_them(wheel):
     small = [model for model in load_models() if not model.large]
-    wheel = build_wheel()
     files = site.site_files(wheel, make_start(*pure_wheels(), wheel), small)
     models = {model["id"]: model for model in json.loads(json.dumps(site.manifest(files, wheel)))["models"]}
     assert [name for name, model in models.items() if model["absent"]] == LARGE
@@ -209,27 +203,33 @@ def test_licences_are_included(built):
     assert "MPL-2.0" in (built / "vendor/pyodide/NOTICE.txt").read_text()
 
 
-def test_building_again_changes_nothing_and_removes_stale_files(built, capsys):
-    (built / "old").mkdir()
-    (built / "old/file.js").write_text("stale")
-    site.build_site()
+@pytest.fixture
+def own(tmp_path):
+    """A small site of the test alone: other processes serve dist/site meanwhile."""
+    return site.build_site(tmp_path / "site", small=True)
+
+
+def test_building_again_changes_nothing_and_removes_stale_files(own, capsys):
+    (own / "old").mkdir()
+    (own / "old/file.js").write_text("stale")
+    site.build_site(own, small=True)
     assert " 1 changed" in capsys.readouterr().out
-    assert not (built / "old").exists()
-    site.build_site()
+    assert not (own / "old").exists()
+    site.build_site(own, small=True)
     assert " 0 changed" in capsys.readouterr().out
 
 
-def test_a_changed_file_is_built_again(built):
-    (built / "manifest.json").write_text("{}")
-    site.build_site()
-    assert json.loads((built / "manifest.json").read_text())["version"] == version()
+def test_a_changed_file_is_built_again(own):
+    (own / "manifest.json").write_text("{}")
+    site.build_site(own, small=True)
+    assert json.loads((own / "manifest.json").read_text())["version"] == version()
 
 
 # ── the wheel ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_wheel_has_the_package_its_kernels_and_the_tokenizer():
-    with zipfile.ZipFile(build_wheel()) as archive:
+def test_the_wheel_has_the_package_its_kernels_and_the_tokenizer(wheel):
+    with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = next(archive.read(n).decode() for n in names if n.endswith(".dist-info/METADATA"))
     for source in paths.PACKAGE.rglob("*"):
@@ -244,7 +244,5 @@ def test_the_wheel_has_the_package_its_kernels_and_the_tokenizer():
     assert "tensorcommons/py.typed" in names and "\nRequires-Python: >=3.11\n" in metadata
 
 
-def test_equal_sources_give_an_equal_wheel():
-    first = build_wheel().read_bytes()
-    wheel_path().unlink()
-    assert build_wheel().read_bytes() == first
+def test_equal_sources_give_an_equal_wheel(tmp_path, wheel):
+    assert make_wheel(tmp_path).read_bytes() == wheel.read_bytes()

@@ -11,7 +11,6 @@ import zipfile
 import pytest
 
 from scripts import paths
-from scripts.wheel import build_wheel
 
 PROGRAM = """
 import asyncio
@@ -53,13 +52,13 @@ manager.report().saved_bites
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def installed(tmp_path_factory, wheel):
     """Virtual environment with the wheel, and the NumPy of the tests' environment."""
     folder = tmp_path_factory.mktemp("user")
     venv.create(folder / "venv", with_pip=False)
     packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
-    with zipfile.ZipFile(build_wheel()) as wheel:
-        wheel.extractall(packages)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
     (packages / "numpy.pth").write_text(sysconfig.get_path("purelib"))
     return folder
 
