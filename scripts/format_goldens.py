@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from scripts.goldens import Goldens
-from tests.cases.blocks import BYTES, blocks, digest, numbers
+from tests.cases.blocks import BYTES, QUANTIZED, any_blocks, blocks, digest, numbers, without_payloads
 
 
 def main() -> int:
@@ -26,8 +26,12 @@ def main() -> int:
     for name in BYTES:
         kind = gguf.GGMLQuantizationType[name.upper()]
         with np.errstate(all="ignore"):
-            quantized = {what: digest(gguf.quants.quantize(values, kind)) for what, values in numbers().items()}
-            found[name] = {"quantized": quantized, "dense": digest(gguf.quants.dequantize(blocks(name), kind))}
+            every = numbers() if name in QUANTIZED else {}
+            found[name] = {
+                "quantized": {what: digest(gguf.quants.quantize(values, kind)) for what, values in every.items()},
+                "dense": digest(gguf.quants.dequantize(blocks(name), kind)),
+                "any": digest(without_payloads(gguf.quants.dequantize(any_blocks(name), kind))),
+            }
     made.json("formats.json", found)
     return made.report()
 

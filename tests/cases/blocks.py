@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-BYTES = {"q8_0": 34}  # of a block, by format
+BYTES = {  # of a block, by format, and the offsets of its float16 scales
+    "q4_0": (18, 0),
+    "q4_1": (20, 0, 2),
+    "q5_0": (22, 0),
+    "q5_1": (24, 0, 2),
+    "q8_0": (34, 0),
+    "q2_k": (84, 80, 82),
+    "q3_k": (110, 108),
+    "q4_k": (144, 0, 2),
+    "q5_k": (176, 0, 2),
+    "q6_k": (210, 208),
+    "iq4_nl": (18, 0),
+}
+QUANTIZED = ("q8_0",)  # formats to which numbers are quantised
 
 
 def numbers() -> dict[str, Any]:
@@ -28,10 +41,21 @@ def numbers() -> dict[str, Any]:
     }
 
 
+def any_blocks(name: str) -> Any:
+    """Blocks of random bits."""
+    return np.random.default_rng(1).integers(0, 256, (4096, BYTES[name][0]), np.uint8)
+
+
 def blocks(name: str) -> Any:
     """Blocks of random bits whose scales are finite."""
-    raw = np.random.default_rng(1).integers(0, 256, (4096, BYTES[name]), np.uint8)
-    return raw[np.isfinite(raw[:, :2].copy().view(np.float16)[:, 0])]
+    raw = any_blocks(name)
+    scales = [raw[:, at : at + 2].copy().view(np.float16)[:, 0] for at in BYTES[name][1:]]
+    return raw[np.isfinite(scales).all(axis=0)]
+
+
+def without_payloads(array: Any) -> Any:
+    """Replace every NaN by one: the bits of a NaN depend on the processor."""
+    return np.where(np.isnan(array), np.float32(np.nan), array)
 
 
 def digest(array: Any) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..backends.base import BlockSpec, Spec
 from ..dtypes import as_dtype, int8
+from ..errors import InternalError
 from ..shapes import Shape, size_of
 
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
@@ -68,7 +69,8 @@ class BlockFormat:
     """Blocks of ``size`` numbers, each of ``nbytes`` bytes in a file.
 
     ``fields`` are (offset, bytes) of each field in a block of the file, in their order on the device. ``widen`` returns
-    the numbers (blocks, size) of an array (blocks, bytes) of each field, ``narrow`` the fields of numbers.
+    the numbers (blocks, size) of an array (blocks, bytes) of each field, ``narrow`` the fields of numbers; it is None
+    for a format that is only read.
     """
 
     name: str
@@ -76,7 +78,7 @@ class BlockFormat:
     nbytes: int
     fields: tuple[tuple[int, int], ...]
     widen: Callable[[Sequence[Bytes]], Floats]
-    narrow: Callable[[Floats], Sequence[Bytes]]
+    narrow: Callable[[Floats], Sequence[Bytes]] | None = None
 
     def spec(self, shape: Shape) -> Spec:
         """See :class:`Format`: bytes, of which there are whole words."""
@@ -103,6 +105,10 @@ class BlockFormat:
         """Return each field of whole blocks of a file, (blocks, bytes)."""
         blocks = np.frombuffer(file, np.uint8).reshape(-1, self.nbytes)
         return [blocks[:, offset : offset + nbytes] for offset, nbytes in self.fields]
+
+    def numbers(self, file: Any) -> Floats:
+        """Return the numbers (blocks, size) of whole blocks of a file."""
+        return self.widen(self.split(file))
 
     def pack(self, file: Any) -> bytes:
         """Return the storage's bytes of the blocks of a file."""
@@ -152,6 +158,8 @@ class BlockFormat:
         if not np.isfinite(numbers).all():
             odd = numbers[~np.isfinite(numbers)][0]
             raise ValueError(f"it has the value {odd}, and {self.name} stores finite numbers")
+        if self.narrow is None:
+            raise InternalError(f"numbers are to be quantised to {self.name}, which is only read")
         fields = self.narrow(numbers)
         blocks = np.empty((len(numbers), self.nbytes), np.uint8)
         for (offset, nbytes), field in zip(self.fields, fields, strict=True):
