@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import threading
-import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -350,12 +349,12 @@ class TestHttp:
         started = asyncio.Event()
         task = asyncio.create_task(source.read("data.bin", on_bytes=lambda *_: started.set()))
         await started.wait()
-        before = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(served.gone.wait, 5), "the connection is still open"
-        assert time.monotonic() - before < 5
+        assert await asyncio.to_thread(served.gone.wait, 15), (
+            "the connection is still open"
+        )  # the server waits for 20 s
 
     async def test_cancel_before_the_answer_leaves_no_socket(self):
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -373,7 +372,7 @@ class TestHttp:
     async def test_leaving_early_closes_the_connection(self, served):
         async with await open_source(f"{served.address}/stall/model").open("data.bin") as stream:
             await stream.read_exact(100)
-        assert await asyncio.to_thread(served.gone.wait, 5)
+        assert await asyncio.to_thread(served.gone.wait, 15)
 
     async def test_a_large_file_is_never_in_memory_as_a_whole(self, server):
         server.files["big"] = bytes(8 * READ)

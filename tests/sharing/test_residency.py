@@ -387,7 +387,7 @@ async def test_two_calls_that_wait_for_each_other_do_not_deadlock():
             await asyncio.sleep(0)
             await manager.residency.ensure(storages, 2 * KB)
 
-    found = await asyncio.wait_for(asyncio.gather(need(a, c), need(b, d), return_exceptions=True), 5)
+    found = await asyncio.wait_for(asyncio.gather(need(a, c), need(b, d), return_exceptions=True), 60)
     assert sum(isinstance(each, MemoryBudgetError) for each in found) == 1, found
     check(manager)
     empty(manager)
