@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.device import Device
+
+# Without the limits of Hypothesis for wall-clock time, which a test exceeds when another process takes its core.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -328,7 +328,7 @@ def no_fault(store, call, method, name, data):
 
 class TestFaults:
     @pytest.mark.slow
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_a_crash_at_any_call_leaves_a_usable_cache(self, running, data):
         """Includes crashes that leave an entry half written under its own name, as in a browser without renaming."""
@@ -369,7 +369,7 @@ class TestFaults:
         asyncio.run(story())
 
     @pytest.mark.slow
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         calls=st.sets(st.integers(1, 150), max_size=30),
         forever=st.booleans(),

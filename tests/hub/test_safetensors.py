@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorcommons.bridge.runtime import run_now
@@ -197,7 +197,7 @@ async def consume(data: bytes) -> None:
         assert counted.most <= max(len(data), 8)
 
 
-fuzz = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+fuzz = settings(max_examples=400)
 
 
 def run(work) -> None:

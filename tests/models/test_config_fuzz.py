@@ -86,14 +86,14 @@ def mutations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return name, draw(st.dictionaries(st.sampled_from(known), values, min_size=1, max_size=3))
 
 
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(mutations())
 def test_mutated_configs_load_or_are_refused(mutation):
     _check(*mutation)
 
 
 @pytest.mark.long
-@settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4000, suppress_health_check=list(HealthCheck))
 @given(mutations())
 def test_many_mutated_configs(mutation):
     _check(*mutation)

@@ -147,14 +147,14 @@ MUTATED = given(STARTS, CHANGES, SHAPES_OF_MUTATED, st.sets(st.sampled_from(["si
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @MUTATED
 def test_mutated_configs_give_pixels_or_a_typed_error(start, changes, shape, dropped):
     _mutated(start, changes, shape, dropped)
 
 
 @pytest.mark.long
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=20_000)
 @MUTATED
 def test_many_mutated_configs_give_pixels_or_a_typed_error(start, changes, shape, dropped):
     _mutated(start, changes, shape, dropped)

@@ -15,7 +15,7 @@ from tests.cases.fuzz import check
 pytestmark = pytest.mark.slow
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data())
 def test_random_expressions(data):
     async def run():
@@ -26,7 +26,7 @@ def test_random_expressions(data):
     asyncio.run(run())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_random_ops(data):
     async def run():

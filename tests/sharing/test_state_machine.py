@@ -55,7 +55,6 @@ def test_any_order_of_everything():
         settings=settings(
             max_examples=examples,
             stateful_step_count=STEPS,
-            deadline=None,
             derandomize="TENSORCOMMONS_EXAMPLES" not in os.environ,
             suppress_health_check=list(HealthCheck),
             database=None,

@@ -282,7 +282,6 @@ def test_any_order_of_runs_limits_pins_and_moves():
         settings=settings(
             max_examples=int(os.environ.get("TENSORCOMMONS_EXAMPLES", "6")),
             stateful_step_count=STEPS,
-            deadline=None,
             derandomize="TENSORCOMMONS_EXAMPLES" not in os.environ,
             suppress_health_check=list(HealthCheck),
             database=None,
