@@ -38,6 +38,7 @@ export function isSoftware(adapter) {
 }
 
 const STOPPED = Symbol("stopped");
+const [ARENA, LEAVES] = [1, 2]; // slots of a program: 0 has its uniforms, then come the arena, the leaves and the outputs
 const SCOPES = ["internal", "out-of-memory", "validation"]; // the last is popped first
 const [PIECE, LARGE_PIECE] = [12, 256]; // dispatches of the first submit and of a large one: the device works on them while the next are encoded
 const LARGEST = 2 ** 30 - 2 ** 16; // bytes of a buffer: SwiftShader cannot allocate the GiB that it states, which Dawn pads
@@ -52,6 +53,11 @@ function ints(source) {
   const numbers = [...view.data];
   view.release();
   return numbers;
+}
+
+// Workgroups without trailing ones: each argument of a call in Node takes 0.15 µs.
+function trimmed(groups) {
+  return groups.slice(0, groups.findLastIndex((count) => count > 1) + 1 || 1);
 }
 
 // The bytes of ranges, flat: [handle, offset, size] for each.
@@ -530,12 +536,14 @@ class Gpu {
       written,
       part,
       host: new Uint8Array(host),
-      leaves: [],
+      handles: [], // of the arena, then the leaves
       read: null, // what of the outputs was read after the last run: [number, offset, size] for each range, flat
       spares: [], // by output: a buffer that the next run writes it to
-      bound: [], // by slot: the buffer that the bind groups hold
-      dispatches: dispatches.map(([index, groups, bindings]) => ({ ...ready[index], groups, bindings, group: null })),
+      bound: [uniform], // by slot: the buffer that the bind groups hold
+      uses: [], // by slot: the dispatches that bind it
+      dispatches: dispatches.map(([index, groups, bindings]) => ({ ...ready[index], groups: trimmed(groups), bindings, group: null })),
     };
+    for (const dispatch of program.dispatches) for (const [slot] of dispatch.bindings) (program.uses[slot] ??= []).push(dispatch);
     this.programs.set(id, program);
     return program.host;
   }
@@ -569,8 +577,7 @@ class Gpu {
 
   // A run failed: the buffers that it took, and left to the next one, may not exist.
   #taint(program, doubt) {
-    program.proved = false;
-    program.bound = [];
+    this.#unbind(program);
     program.read = null;
     program.spares.forEach((spare, i) => {
       if (spare?.doubt !== doubt) return;
@@ -590,31 +597,26 @@ class Gpu {
     this.#forget();
     this.stopped.delete(id); // a stop that came too late was for the run before
     const program = this.programs.get(id);
-    const { dispatches, outputs, part, host, spares } = program;
-    if (leaves) program.leaves = ints(leaves);
+    const { bound, dispatches, outputs, part, host } = program;
+    if (leaves) program.handles = [arena, ...ints(leaves)];
+    program.handles[0] = arena;
     const undo = (error) => {
-      program.bound = [];
-      program.proved = false;
+      this.#unbind(program);
       outputs.forEach((_, i) => this.buffers.has(first + i) && this.destroyBuffer(first + i));
       if (error === STOPPED) return false;
       throw error;
     };
     try {
       const inParts = dispatches.length > part;
-      const watched = !program.proved || !this.#repeats(program, arena);
+      const watched = this.#place(program, ARENA, program.handles) || !program.proved || !this.#hasSpares(program);
+      const sources = this.#sources(program);
       const begin = () => {
-        if (host.length) this.#write(this.buffers.get(arena), 0, host, host.length);
-        outputs.forEach((size, i) => this.buffers.set(first + i, spares[i] ?? this.#newBuffer(size)));
-        spares.length = 0;
-        this.#bind(program, arena, first);
-        if (!inParts) this.#submit(dispatches, { after: program.read && ((encoder) => this.#readAhead(encoder, program, first)) });
+        if (host.length) this.#write(bound[ARENA], 0, host, host.length);
+        this.#placeOutputs(program, first);
+        if (!inParts) this.#submit(dispatches, bound, { after: program.read && ((encoder) => this.#readAhead(encoder, program, first)) });
       };
       const checked = watched ? this.#watched(program.work, begin).checked : begin() ?? null;
-      const { bound, leaves: { length } } = program;
-      const sources = [];
-      for (let slot = 1; slot < 2 + length; slot++) if (bound[slot]?.doubt) sources.push(bound[slot].doubt);
-      const made = bound.slice(2 + length);
-      for (const leaf of program.written) made.push(bound[2 + leaf]);
+      const made = this.#made(program);
       if (inParts) return this.#submitInParts(id, program, checked, sources, made, watched).catch(undo);
       if (watched || sources.length) this.#doubted(made, checked, sources, program);
       else for (const buffer of made) buffer.doubt = null;
@@ -632,24 +634,24 @@ class Gpu {
     if (this.lost) throw new Error("the device is lost");
     this.#forget();
     const program = this.programs.get(id);
-    const { dispatches, outputs, spares, work } = program;
+    const { bound, dispatches, outputs, work } = program;
     const size = program.host.length;
-    program.leaves = ints(leaves);
+    program.handles = [arena, ...ints(leaves)];
     const view = hosts.getBuffer("u8");
     const all = first + outputs.length;
     try {
+      this.#place(program, ARENA, program.handles);
+      const sources = this.#sources(program);
       const { checked } = this.#watched(work, () => {
-        outputs.forEach((bytes, i) => this.buffers.set(first + i, spares[i] ?? this.#newBuffer(bytes)));
-        spares.length = 0;
+        this.#placeOutputs(program, first);
         this.buffers.set(all, this.#newBuffer(count * outputs[output]));
         const [scratch, from, to] = [arena, first + output, all].map((handle) => this.buffers.get(handle));
         const given = this.#newBuffer(count * size); // one write for all runs: each copies its part
         try {
           this.#write(given, 0, view.data, count * size);
           for (let i = 0; i < count; i++) {
-            if (i === 1) program.leaves[leaf] = first + output;
-            if (i < 2) this.#bind(program, arena, first);
-            this.#submit(dispatches, {
+            if (i === 1) this.#place(program, LEAVES + leaf, [first + output]);
+            this.#submit(dispatches, bound, {
               before: (encoder) => { encodeCopy(encoder, given, i * size, scratch, 0, size); },
               after: (encoder) => { encodeCopy(encoder, from, 0, to, i * outputs[output], outputs[output]); },
               piece: i ? LARGE_PIECE : PIECE,
@@ -659,13 +661,9 @@ class Gpu {
           given.destroy();
         }
       });
-      const { bound, leaves: { length } } = program;
-      const sources = bound.slice(1, 2 + length).flatMap((buffer) => buffer.doubt ?? []);
-      const made = [...bound.slice(2 + length), this.buffers.get(all), ...program.written.map((number) => bound[2 + number])];
-      this.#doubted(made, checked, sources, program);
+      this.#doubted([...this.#made(program), this.buffers.get(all)], checked, sources, program);
     } catch (error) {
-      program.bound = [];
-      program.proved = false;
+      this.#unbind(program);
       for (let handle = first; handle <= all; handle++) if (this.buffers.has(handle)) this.destroyBuffer(handle);
       throw error;
     } finally {
@@ -673,28 +671,49 @@ class Gpu {
     }
   }
 
-  // Whether the next run is, command by command, one that the device took before: with the very buffers of that one.
-  #repeats({ uniform, leaves, outputs, bound, spares }, arena) {
-    return bound[0] === uniform && bound[1] === this.buffers.get(arena)
-      && leaves.every((handle, i) => bound[2 + i] === this.buffers.get(handle))
-      && outputs.every((_, i) => spares[i] && bound[2 + leaves.length + i] === spares[i]);
+  // Bind the buffers under `handles` in the slots from `slot` on. Returns whether one changed. A bind group is kept as long as its
+  // buffers are the very same objects: what leaves and comes back is another one.
+  #place({ bound, uses }, slot, handles) {
+    let changed = false;
+    for (const handle of handles) {
+      const buffer = this.buffers.get(handle);
+      if (bound[slot] !== buffer) {
+        bound[slot] = buffer;
+        for (const dispatch of uses[slot] ?? []) dispatch.group = null;
+        changed = true;
+      }
+      slot++;
+    }
+    return changed;
   }
 
-  // A bind group is kept as long as its buffers are the very same objects: what leaves and comes back is another one.
-  #bind({ uniform, leaves, outputs, bound, dispatches }, arena, first) {
-    const changed = new Set();
-    const put = (slot, buffer) => {
-      if (bound[slot] !== buffer) changed.add(slot);
-      bound[slot] = buffer;
-    };
-    put(0, uniform);
-    put(1, this.buffers.get(arena));
-    leaves.forEach((handle, i) => put(2 + i, this.buffers.get(handle)));
-    outputs.forEach((_, i) => put(2 + leaves.length + i, this.buffers.get(first + i)));
-    if (!changed.size) return;
-    for (const dispatch of dispatches) {
-      if (dispatch.bindings.some(([slot]) => changed.has(slot))) dispatch.group = this.#groupOf(dispatch, bound);
-    }
+  // Have the outputs of a run under `first` and the handles after it: spare buffers, or new ones.
+  #placeOutputs(program, first) {
+    const { handles, outputs, spares } = program;
+    outputs.forEach((size, i) => this.buffers.set(first + i, spares[i] ?? this.#newBuffer(size)));
+    spares.length = 0;
+    this.#place(program, ARENA + handles.length, outputs.map((_, i) => first + i));
+  }
+
+  // Whether the outputs of the next run will be the very buffers of the last one.
+  #hasSpares({ bound, handles, outputs, spares }) {
+    return outputs.every((_, i) => spares[i] && bound[ARENA + handles.length + i] === spares[i]);
+  }
+
+  // The next run binds everything anew, and is watched.
+  #unbind(program) {
+    program.bound = [program.uniform];
+    program.proved = false;
+  }
+
+  // The unconfirmed work that filled what a run reads.
+  #sources({ bound, handles }) {
+    return bound.slice(ARENA, ARENA + handles.length).map((buffer) => buffer?.doubt).filter(Boolean);
+  }
+
+  // The buffers that a run wrote.
+  #made({ bound, handles, written }) {
+    return [...bound.slice(ARENA + handles.length), ...written.map((leaf) => bound[LEAVES + leaf])];
   }
 
   #groupOf({ layout, bindings }, bound) {
@@ -708,12 +727,12 @@ class Gpu {
   }
 
   async #submitInParts(id, program, begun, sources, made, watched) {
-    const { dispatches, part, work } = program;
+    const { bound, dispatches, part, work } = program;
     const checks = [...sources.map((source) => source.checked), begun];
     for (let first = 0; first < dispatches.length; first += part) {
       if (first) await this.device.queue.onSubmittedWorkDone();
       if (this.stopped.has(id)) throw STOPPED;
-      const next = () => this.#submit(dispatches.slice(first, first + part));
+      const next = () => this.#submit(dispatches.slice(first, first + part), bound);
       checks.push(watched ? this.#watched(work, next).checked : next() ?? null);
     }
     if (watched || sources.length) {
@@ -727,19 +746,20 @@ class Gpu {
 
   // The first submit has `piece` dispatches, later ones have more. `before` may add to the first encoder; `after` may add to
   // the last, and gives what to do after its submission.
-  #submit(dispatches, { before, after, piece = PIECE } = {}) {
-    for (let first = 0; first < dispatches.length; first += piece, piece = Math.min(2 * piece, LARGE_PIECE)) {
+  #submit(dispatches, bound, { before, after, piece = PIECE } = {}) {
+    for (let i = 0; i < dispatches.length; piece = Math.min(2 * piece, LARGE_PIECE)) {
       const encoder = this.device.createCommandEncoder();
-      if (!first) before?.(encoder);
+      if (!i) before?.(encoder);
       const pass = encoder.beginComputePass();
       let current = null;
-      for (const { pipeline, group, groups } of dispatches.slice(first, first + piece)) {
-        if (pipeline !== current) pass.setPipeline((current = pipeline));
-        pass.setBindGroup(0, group);
-        pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
+      for (const end = Math.min(i + piece, dispatches.length); i < end; i++) {
+        const dispatch = dispatches[i];
+        if (dispatch.pipeline !== current) pass.setPipeline((current = dispatch.pipeline));
+        pass.setBindGroup(0, (dispatch.group ??= this.#groupOf(dispatch, bound)));
+        pass.dispatchWorkgroups(...dispatch.groups);
       }
       pass.end();
-      const next = first + piece >= dispatches.length && after?.(encoder);
+      const next = i === dispatches.length && after?.(encoder);
       this.device.queue.submit([encoder.finish()]);
       if (next) next();
     }
@@ -768,12 +788,12 @@ class Gpu {
         const own = { ...dispatch, group: this.#groupOf(dispatch, bound) };
         plain.push(own);
         if (numbers[i] < 0 || found.has(numbers[i])) continue;
-        this.#submit(plain);
+        this.#submit(plain, bound);
         plain = [];
         await this.wait();
         found.set(numbers[i], await this.#timed(own, least, Math.min(...idle), clock));
       }
-      this.#submit(plain);
+      this.#submit(plain, bound);
       await this.wait();
     } catch (error) {
       throw error === STOPPED ? new Error("the timing was stopped") : error;
