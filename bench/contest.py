@@ -17,10 +17,13 @@ from bench.workloads import Work
 
 Array: TypeAlias = np.ndarray[Any, Any]
 CLOSE = 0.9999  # least cosine of equal results
+ADDITIONS = 1_000_000  # of the loop of Python beside each round
 
 
 class Prepared(Protocol):
-    """Work that is ready to run."""
+    """Work that is ready to run. ``extra`` is reported with the times, by name; a sample may change it."""
+
+    extra: dict[str, Any]
 
     async def sample(self) -> float:
         """Do the work once and read the result; gives milliseconds."""
@@ -95,6 +98,10 @@ async def measure(
     """Measure all contestants on ``work``. ``paces`` has seconds per scale by name, from earlier works of the group."""
     rows: list[Row] = []
     entries: list[_Entry] = []
+    if work.missing:
+        error = f"not run: {work.missing}"
+        rows = [Row(each.name, each.version, each.device, error=error) for each in contestants]
+        return Figure(work.group, work.name, work.steps, work.unit, rows)
     expected = work.exact() if work.exact else None
     for contestant in contestants:
         row = Row(contestant.name, contestant.version, contestant.device, amount=work.amount)
@@ -117,7 +124,9 @@ async def measure(
                 continue
             expected = prepared.result() if expected is None else expected
             row.cosine = cosine(prepared.result(), expected)
-            row.error = difference(prepared.result(), expected, equal=work.equal)
+            row.error = difference(prepared.result(), expected, equal=work.equal, leading=work.leading)
+            if work.leading and not row.error:
+                row.extra["tokens equal"] = f"{np.sum(prepared.result() == expected)} of {expected.size}"
             if not row.error and first > rules.patience_s * 1e3:
                 row.samples_ms.append(first)
                 row.error = "only the first run, which also compiles: it took too long for more"
@@ -140,6 +149,7 @@ async def measure(
     for entry in entries:
         if work.scale and entry.row.samples_ms:
             paces[entry.row.name] = entry.row.median / 1e3 / work.scale
+        entry.row.extra |= entry.prepared.extra
         try:
             await entry.prepared.close()
         except Exception as error:
@@ -148,10 +158,10 @@ async def measure(
 
 
 def _loop_ms() -> float:
-    """Measure the ms of 20,000 steps of Python."""
+    """Measure the ms of :data:`ADDITIONS` additions in Python."""
     started, total = time.perf_counter(), 0
-    for number in range(20_000):
-        total += number * number
+    for number in range(ADDITIONS):
+        total += number
     return (time.perf_counter() - started) * 1e3
 
 
@@ -164,10 +174,13 @@ def cosine(result: Array, expected: Array) -> float:
         return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
-def difference(result: Array, expected: Array, *, equal: bool) -> str:
-    """Describe the fault of a result; empty if there is none. ``equal`` requires exact equality, as for tokens."""
+def difference(result: Array, expected: Array, *, equal: bool, leading: int = 0) -> str:
+    """Describe the fault of a result; empty if there is none.
+
+    ``equal`` requires exact equality, as for tokens, of the ``leading`` numbers if that is not 0.
+    """
     if equal and result.shape == expected.shape:
-        apart = np.flatnonzero(result != expected)
+        apart = np.flatnonzero((result != expected).ravel()[: leading or None])
         return f"the result is not the expected one from number {apart[0]} of {result.size} on" if apart.size else ""
     close = cosine(result, expected)
     return "" if close >= CLOSE else f"the result is not the expected one: cosine {close:.6f}"  # including NaN

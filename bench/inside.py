@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from bench import contest, workloads
+from bench import contest, decoders, onnx, workloads
 from bench.buckets import buckets_table, measure_buckets
 from bench.ours import ALONE, CACHED, ONE_BY_ONE, Ours, host_times
 from bench.rates import measure_rates, rates_table
-from bench.report import Figure, Row, table, to_json
+from bench.report import Figure, Row, compare, from_json, merge, table, to_json
 from bench.workloads import Work
+from tensorcommons.graph.speed import measure as measure_speed
+
+#: Our other variants by group.
+MODES = {"heads": (ONE_BY_ONE, CACHED, ALONE), "generate": (decoders.GREEDY, decoders.COLD)}
 
 
 class Peer:
@@ -56,11 +60,10 @@ class Peer:
     async def prepare(self, work: Work) -> Any:
         if self._refused is not None:
             raise self._refused
+        if work.params.get("half") and self.device != "webgpu":
+            raise contest.NotRunError("float16 is for the peers on WebGPU: their other kernels compute in float32")
         if self.takes == "onnx":
-            assert work.model is not None
-            built = work.model()
-            model = [_to_js(file) for file in built] if isinstance(built, list) else _to_js(built)
-            data = {"model": model, "feeds": {name: _array(work.arrays[name]) for name in work.feeds}}
+            data = {**_onnx_of(work), "feeds": {name: _array(work.arrays[name]) for name in work.feeds}}
         else:
             data = {name: _array(array) for name, array in work.arrays.items()}
         return PeerRun(await self._proxy.prepare(work.kind, _object(dict(work.params)), _object(data)))
@@ -71,6 +74,8 @@ class PeerRun:
 
     def __init__(self, proxy: Any) -> None:
         self._proxy = proxy
+        settings = getattr(proxy, "settings", "")
+        self.extra: dict[str, Any] = {"settings": settings} if settings else {}
 
     async def sample(self) -> float:
         return float(await self._proxy.sample())
@@ -82,6 +87,38 @@ class PeerRun:
         ended = self._proxy.close()
         if hasattr(ended, "then"):
             await ended
+
+
+#: The ONNX files in JavaScript of the work before, by group and folder: rows of one model make them once.
+_made: dict[tuple[str, str], dict[str, Any]] = {}
+
+
+def _onnx_of(work: Work) -> dict[str, Any]:
+    """Return the ONNX file(s) ``model`` of ``work``, and the file of their ``constants`` or None."""
+    key = work.group, work.folder
+    if work.group == "generate" and key in _made:
+        return _made[key]
+    assert work.model is not None
+    built, constants = work.model(), None
+    if isinstance(built, onnx.Model):
+        _made.clear()
+        constants = _joined(built.constants) if built.constants else None
+        _made[key] = {"model": _joined(built.graph), "constants": constants}
+        return _made[key]
+    model = [_to_js(file) for file in built] if isinstance(built, list) else _to_js(built)
+    return {"model": model, "constants": None}
+
+
+def _joined(pieces: Sequence[onnx.Piece]) -> Any:
+    """Copy pieces one after another to an array of JavaScript."""
+    from js import Uint8Array
+
+    whole, end = Uint8Array.new(sum(map(onnx.nbytes, pieces))), 0
+    for piece in pieces:
+        data = bytes(piece)
+        whole.subarray(end, end + len(data)).assign(data)
+        end += len(data)
+    return whole
 
 
 def _to_js(data: Any) -> Any:
@@ -105,7 +142,7 @@ async def run(session: Any, group: str, options: str) -> str:
     """Run one group. ``options`` is JSON: ``models`` (folders by name; missing ones are made at random), ``rounds``,
     ``cap_s``, ``warm_ms``, ``only`` (contestants, all if empty), ``match`` (part of the names of the work to do),
     ``profile`` (true: no contest, but a profile of each of our runs), and
-    ``size`` of the work ("gpu" or "software", for the adapter if not given).
+    ``size`` of the work ("gpu" or "software", for the adapter if not given; "tiny" for ``generate``).
 
     Gives JSON: the device, the figures, their table.
     """
@@ -114,7 +151,8 @@ async def run(session: Any, group: str, options: str) -> str:
     devices = await tc.open_devices(("webgpu", "webnn", "cpu"))
     gpu = devices.webgpu
     is_software = gpu is None or gpu.is_software
-    software = given.get("size", "software" if is_software else "gpu") == "software"
+    size = given.get("size", "software" if is_software else "gpu")
+    software = size != "gpu"
     folders = {name: Path(folder) for name, folder in given.get("models", {}).items()}
     result: dict[str, Any] = {"device": devices.opened[0].name, "is_software": is_software, "group": group}
     rules = contest.Rules(
@@ -134,17 +172,19 @@ async def run(session: Any, group: str, options: str) -> str:
         figures = await _host(devices, folders, rules)
     else:
         bytes_of = partial(session.bytesOf, "tensorcommons")
-        modes = ("", ONE_BY_ONE, CACHED, ALONE) if group == "heads" else ("",)
-        contestants: list[contest.Contestant] = [Ours(gpu, devices, bytes_of, mode) for mode in modes] if gpu else []
+        modes = ("", *MODES.get(group, ()))
+        ours = [Ours(gpu, devices, bytes_of, mode) for mode in modes] if gpu else []
         if devices.webnn is not None:
             webnn = devices.webnn
-            contestants += [Ours(webnn, devices, lambda: webnn.total, mode) for mode in modes]
+            ours += [Ours(webnn, devices, lambda: webnn.total, mode) for mode in modes]
         cpu = devices.cpu
         if cpu is not None and ((software and group != "load") or gpu is None or given.get("only")):
-            contestants.append(Ours(cpu, devices, lambda: cpu.total))
-        ours = [each for each in contestants if each.name in given.get("only", ())]
-        if given.get("only"):  # only peers are named beside ours on WebGPU
-            contestants = ours or contestants[:1]
+            cpu_modes = modes if group == "generate" else ("",)
+            ours += [Ours(cpu, devices, lambda: cpu.total, mode) for mode in cpu_modes]
+        if given.get("only"):  # if only peers are named, they are beside ours on the first device
+            wanted = [each for each in ours if {each.name, each.beside(group)} & {*given["only"]}]
+            ours = wanted or ours[:1]
+        contestants: list[Ours | Peer] = [*ours]
         for proxy in () if given.get("profile") else session.contestants:
             if given.get("only") and proxy.name not in given["only"]:
                 continue
@@ -155,32 +195,44 @@ async def run(session: Any, group: str, options: str) -> str:
                 await peer.open()
             contestants.append(peer)
         if given.get("profile"):
-            works = _works(group, software, folders, given.get("url", ""))
+            works = _works(group, size, folders, given.get("url", ""))
             chosen = [work for work in works if given.get("match", "") in work.name]
             profiles = [
                 (f"{each.name}, {work.name}", await _profiled(each, work))
                 for work in chosen
-                for each in ours_of(contestants)
+                for each in ours
+                if each.does(work) and not work.missing
             ]
             devices.close()
             shown = "\n\n".join(f"{name}\n{text}" for name, text in profiles)
             return json.dumps({**result, "profiles": dict(profiles), "table": shown})
+        speeds = {each.kind: await measure_speed(each) for each in devices.opened} if group == "generate" else {}
         figures, paces = [], dict[str, float]()
-        for work in _works(group, software, folders, given.get("url", "")):
+        for work in _works(group, size, folders, given.get("url", "")):
             if given.get("match", "") not in work.name:
                 continue
             print(work.name)
-            named = [each for each in contestants if not isinstance(each, Peer) or each.does(work)]
-            figures.append(await contest.measure(named, work, rules, paces, print))
+            named = [each for each in contestants if each.does(work)]
+            figure = await contest.measure(named[:1] if work.missing else named, work, rules, paces, print)
+            figure.floors = decoders.floors(work, speeds)
+            for earlier in figures:
+                if earlier.name == work.against:
+                    compare(figure, earlier)
+            figures.append(figure)
     devices.close()
     result["figures"] = to_json(figures)
     result["table"] = table(figures)
     return json.dumps(result)
 
 
-def ours_of(contestants: Sequence[contest.Contestant]) -> list[Ours]:
-    """Select the contestants that can be profiled."""
-    return [each for each in contestants if isinstance(each, Ours)]
+def merged(results: str) -> str:
+    """Merge the results of one group in several processes, a JSON list: the medians of each process are the samples."""
+    parts = json.loads(results)
+    if "figures" not in parts[0]:  # a table of another kind
+        return json.dumps({**parts[0], "table": "\n\n".join(part["table"] for part in parts)})
+    figures = merge([from_json(part["figures"]) for part in parts])
+    shown = f"medians of {len(parts)} processes\n\n{table(figures)}"
+    return json.dumps({**parts[0], "figures": to_json(figures), "table": shown, "processes": parts})
 
 
 async def _profiled(ours: Ours, work: Work) -> str:
@@ -198,16 +250,22 @@ async def _profiled(ours: Ours, work: Work) -> str:
         return contest.describe(error)
 
 
-def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> Iterator[Work]:
+def _works(group: str, size: str, folders: dict[str, Path], url: str) -> Iterator[Work]:
     """Return the work of the group. Encoders without a folder get random weights."""
+    software = size != "gpu"
     if group == "load":
         return workloads.loads(url)
     if group == "sentences":
+        if "MiniLM" not in folders:
+            absent = "the files of all-MiniLM-L6-v2 are absent"
+            return iter([Work(group, "texts to MiniLM's embeddings", group, {}, {}, None, (), missing=absent)])
         return workloads.sentences(folders["MiniLM"])
     if group == "matmul":
         return workloads.matmuls(software)
     if group == "bandwidth":
         return workloads.bandwidth(software)
+    if group == "generate":
+        return decoders.generations(size)
     if group == "encoder":
         for name, sizes in (("MiniLM", workloads.MINILM), ("BERT-base", workloads.BERT_BASE)):
             if name not in folders and not (software and name == "BERT-base"):
@@ -215,11 +273,6 @@ def _works(group: str, software: bool, folders: dict[str, Path], url: str) -> It
                 workloads.write_encoder(folders[name], sizes)
         return workloads.encoders(software, folders)
     place = Path(tempfile.mkdtemp())
-    if group == "generate":
-        folders = {name: place / name for name in workloads.DECODERS}
-        for name, folder in folders.items():
-            workloads.write_random(folder, workloads.DECODERS[name], 0.08)  # a smaller one gives equal tokens
-        return workloads.generations(software, folders)
     if group == "images":
         workloads.write_random(place, workloads.DINOV2)
         return workloads.images(software, place)

@@ -8,13 +8,20 @@ apply.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from bench.stored import Stored
+
 Array: TypeAlias = np.ndarray[Any, Any]
-TYPES = {"float32": 1, "int32": 6, "int64": 7}
+Piece: TypeAlias = bytes | memoryview | Stored
+Weights: TypeAlias = "Mapping[str, Array] | Mapping[str, Stored]"
+TYPES = {"float32": 1, "int32": 6, "int64": 7, "float16": 10}
+EXTERNAL = 1 << 10  # bytes from which a constant is outside the file, if constants may be
+WEIGHTS = "weights.bin"  # name of the file of these constants
 OPSET = 17
 CONTRIBUTED = "com.microsoft"
 Attribute: TypeAlias = "int | float | str | Sequence[int]"
@@ -39,16 +46,30 @@ def _field(number: int, value: int | float | str | bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(data)) + data
 
 
-def _sized(number: int, parts: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+def _sized(number: int, pieces: Sequence[Piece]) -> list[Piece]:
     """Encode a length-delimited field in pieces, so that large ones are copied once, at the end."""
-    return [_varint(number << 3 | 2) + _varint(sum(len(part) for part in parts)), *parts]
+    return [_varint(number << 3 | 2) + _varint(sum(map(nbytes, pieces))), *pieces]
 
 
-def _tensor(name: str, array: Array) -> list[bytes | memoryview]:
-    """Encode a TensorProto."""
+def nbytes(piece: Piece) -> int:
+    """Return the length of a piece in bytes."""
+    return len(piece) if isinstance(piece, bytes) else piece.nbytes
+
+
+def _tensor(name: str, array: Array | Stored, start: int | None) -> list[Piece]:
+    """Encode a TensorProto. Its data are there, or from byte ``start`` of the file of constants on."""
     dims = b"".join(_field(1, size) for size in array.shape)
-    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    return [dims + _field(2, TYPES[array.dtype.name]) + _field(8, name), *_sized(9, [data])]
+    head = dims + _field(2, TYPES[array.dtype.name]) + _field(8, name)
+    if start is None:
+        return [head, *_sized(9, [_data(array)])]
+    place = {"location": WEIGHTS, "offset": str(start), "length": str(array.nbytes)}
+    return [
+        head + b"".join(_field(13, _field(1, key) + _field(2, value)) for key, value in place.items()) + _field(14, 1)
+    ]
+
+
+def _data(array: Array | Stored) -> Piece:
+    return array if isinstance(array, Stored) else memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
 def _attribute(name: str, value: Attribute) -> bytes:
@@ -68,16 +89,31 @@ def _value(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, TYPES[dtype]) + _field(2, dims)))
 
 
-class Builder:
-    """A graph under construction. Methods that add nodes return the name of the result."""
+@dataclass(frozen=True)
+class Model:
+    """A ModelProto in pieces, and those of the file of its constants, none if they are in the ModelProto."""
 
-    def __init__(self, inputs: Mapping[str, tuple[str, Sequence[int | str]]]) -> None:
+    graph: Sequence[Piece]
+    constants: Sequence[Piece] = ()
+
+    def __bytes__(self) -> bytes:
+        return b"".join(map(bytes, self.graph))
+
+
+class Builder:
+    """A graph under construction. Methods that add nodes return the name of the result.
+
+    ``external``: large constants are not in the file, which can have 2 GB at most.
+    """
+
+    def __init__(self, inputs: Mapping[str, tuple[str, Sequence[int | str]]], *, external: bool = False) -> None:
+        self._external = external
         self._inputs = [_value(name, *spec) for name, spec in inputs.items()]
         self._nodes: list[bytes] = []
         self._contributed = False
-        self._constants: dict[str, Array] = {}
+        self._constants: dict[str, Array | Stored] = {}
 
-    def constant(self, name: str, array: Array) -> str:
+    def constant(self, name: str, array: Array | Stored) -> str:
         """Add an initializer, unless one has that name already."""
         if name not in self._constants:
             self._constants[name] = array
@@ -119,15 +155,30 @@ class Builder:
 
     def model(self, outputs: Mapping[str, Sequence[int | str]]) -> bytes:
         """Encode a ModelProto with float32 outputs, by name and shape."""
-        graph: list[bytes | memoryview] = [b"".join(_field(1, node) for node in self._nodes) + _field(2, "graph")]
-        for name, array in self._constants.items():
-            graph += _sized(5, _tensor(name, array))
+        return bytes(self.file({name: ("float32", shape) for name, shape in outputs.items()}))
+
+    def file(self, outputs: Mapping[str, tuple[str, Sequence[int | str]]]) -> Model:
+        """Encode a ModelProto with outputs of these dtypes and shapes, without reading stored constants."""
+        graph: list[Piece] = [b"".join(_field(1, node) for node in self._nodes) + _field(2, "graph")]
+        outside: list[Piece] = []
+        for name, array, start in self._placed():
+            graph += _sized(5, _tensor(name, array, start))
+            outside += [] if start is None else [_data(array)]
         graph.append(b"".join(_field(11, value) for value in self._inputs))
-        graph.append(b"".join(_field(12, _value(name, "float32", shape)) for name, shape in outputs.items()))
-        parts = [_field(1, 8) + _field(2, "tensorcommons bench"), *_sized(7, graph), _field(8, _field(2, OPSET))]
+        graph.append(b"".join(_field(12, _value(name, *spec)) for name, spec in outputs.items()))
+        pieces: list[Piece] = [_field(1, 8) + _field(2, "tensorcommons bench"), *_sized(7, graph)]
+        pieces.append(_field(8, _field(2, OPSET)))
         if self._contributed:
-            parts.append(_field(8, _field(1, CONTRIBUTED) + _field(2, 1)))
-        return b"".join(parts)
+            pieces.append(_field(8, _field(1, CONTRIBUTED) + _field(2, 1)))
+        return Model(pieces, outside)
+
+    def _placed(self) -> Iterator[tuple[str, Array | Stored, int | None]]:
+        """Yield the constants, each with its first byte in their file, or None."""
+        end = 0
+        for name, array in self._constants.items():
+            is_outside = self._external and array.nbytes >= EXTERNAL
+            yield name, array, end if is_outside else None
+            end += array.nbytes if is_outside else 0
 
     def first_row(self, x: str, columns: int) -> bytes:
         """Encode a ModelProto whose output is the first row of the matrix ``x``."""
@@ -136,12 +187,12 @@ class Builder:
 
     # --- the layers that the graphs share ---
 
-    def linear(self, x: str, weights: Mapping[str, Array], layer: str) -> str:
+    def linear(self, x: str, weights: Weights, layer: str) -> str:
         """Build ``x @ weight.T + bias``, with the weight stored transposed, as by exporters."""
         matrix = self.constant(f"{layer}.weight", weights[f"{layer}.weight"].T)
         return self.op("Add", self.op("MatMul", x, matrix), self.constant(f"{layer}.bias", weights[f"{layer}.bias"]))
 
-    def layer_norm(self, x: str, weights: Mapping[str, Array], layer: str, epsilon: float) -> str:
+    def layer_norm(self, x: str, weights: Weights, layer: str, epsilon: float) -> str:
         """Build LayerNormalization over the last axis."""
         parts = [self.constant(f"{layer}.{part}", weights[f"{layer}.{part}"]) for part in ("weight", "bias")]
         return self.op("LayerNormalization", x, *parts, axis=-1, epsilon=epsilon)

@@ -8,10 +8,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bench.onnx import Array, Builder
+from bench.onnx import Array, Builder, Model
+from bench.stored import Stored
 
 Config: TypeAlias = "Mapping[str, Any]"
 Weights: TypeAlias = "Mapping[str, Array]"
+Lazy: TypeAlias = "Mapping[str, Stored]"
 LAST = 2**31 - 1  # end of a slice to the end of an axis
 
 
@@ -35,30 +37,30 @@ class Cache:
         """Return the names after ``past_key_values.`` and ``present.``."""
         return [f"{i}.{part}" for i in range(self.layers) for part in ("key", "value")]
 
-    def inputs(self) -> dict[str, tuple[str, Sequence[int | str]]]:
+    def inputs(self, dtype: str) -> dict[str, tuple[str, Sequence[int | str]]]:
         """Return the inputs of a graph: tokens, the attention mask of all tokens so far, and the cache before them."""
         tokens: dict[str, tuple[str, Sequence[int | str]]] = {
-            "input_ids": ("int64", (1, "new")),
-            "attention_mask": ("int64", (1, "all")),
+            "input_ids": ("int64", ("rows", "new")),
+            "attention_mask": ("int64", ("rows", "all")),
         }
-        past = ("float32", (1, self.heads, "past", self.size))
+        past = (dtype, ("rows", self.heads, "past", self.size))
         return tokens | {f"past_key_values.{part}": past for part in self.parts()}
 
-    def outputs(self) -> dict[str, Sequence[int | str]]:
+    def outputs(self, dtype: str) -> dict[str, tuple[str, Sequence[int | str]]]:
         """Return the outputs of a graph: the cache after the tokens."""
-        return {f"present.{part}": (1, self.heads, "all", self.size) for part in self.parts()}
+        return {f"present.{part}": (dtype, ("rows", self.heads, "all", self.size)) for part in self.parts()}
 
 
-def decoder(config: Config, weights: Weights) -> bytes:
-    """Build a step of generation over any number of tokens of one text: the logits after the last one, and the cache.
+def decoder(config: Config, weights: Lazy, *, external: bool = False) -> Model:
+    """Build a step of generation over any number of tokens: the logits after the last one, and the cache.
 
-    Inputs and outputs have the names of transformers.js: ``input_ids`` and ``attention_mask`` int64,
-    ``past_key_values.0.key`` ... and ``present.0.key`` ... of (1, key heads, tokens, head size). Attention is
-    ``GroupQueryAttention``, which has the cache and rotary positions inside:
-    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
+    Everything but the logits has the dtype of the weights, as exporters write it. Inputs and outputs have the names of
+    transformers.js: ``input_ids`` and ``attention_mask`` int64, ``past_key_values.0.key`` ... and ``present.0.key`` ...
+    of (rows, key heads, tokens, head size). Attention is ``GroupQueryAttention``, which has the cache and rotary
+    positions inside: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
     """
-    cache = Cache.of(config)
-    graph = Builder(cache.inputs())
+    cache, dtype = Cache.of(config), next(iter(weights.values())).dtype.name
+    graph = Builder(cache.inputs(dtype), external=external)
     count = graph.op("ReduceSum", "attention_mask", graph.sizes(1), keepdims=0)
     last = graph.op("Cast", graph.op("Sub", count, graph.sizes(1)), to=6)
     total = graph.op("Gather", graph.op("Shape", "attention_mask"), graph.constant("one", np.array(1, np.int64)))
@@ -78,20 +80,20 @@ def decoder(config: Config, weights: Weights) -> bytes:
     x, table = (_gpt2 if config["model_type"] == "gpt2" else _llama)(graph, config, weights, attend)
     columns = weights[table].shape[1]
     row = graph.op("Slice", x, graph.sizes(-1), graph.sizes(LAST), graph.constant("axis", np.array([1], np.int64)))
-    row = graph.op("Reshape", row, graph.sizes(1, columns))
-    shape = (1, 1, config["vocab_size"])
-    logits = graph.named("logits", "Reshape", graph.op("Gemm", row, table, transB=1), graph.sizes(*shape))
-    outputs: dict[str, Sequence[int | str]] = {logits: shape}
-    return graph.model(outputs | cache.outputs())
+    row = graph.op("Gemm", graph.op("Reshape", row, graph.sizes(-1, columns)), table, transB=1)
+    row = graph.op("Reshape", row, graph.sizes(-1, 1, config["vocab_size"]))
+    logits = graph.named("logits", "Cast", row, to=1)
+    return graph.file({logits: ("float32", ("rows", 1, config["vocab_size"]))} | cache.outputs(dtype))
 
 
-def _llama(graph: Builder, config: Config, weights: Weights, attend: Callable[..., str]) -> tuple[str, str]:
+def _llama(graph: Builder, config: Config, weights: Lazy, attend: Callable[..., str]) -> tuple[str, str]:
     """Build the hidden states; also gives the name of the table for the logits."""
     heads = config["num_attention_heads"]
     size = config["hidden_size"] // heads
     rates = float(config["rope_theta"]) ** (-np.arange(0, size, 2) / size)
     angles = np.outer(np.arange(config["max_position_embeddings"]), rates)
-    turns = [graph.constant(name, f(angles).astype(np.float32)) for name, f in (("cos", np.cos), ("sin", np.sin))]
+    dtype = weights["norm.weight"].dtype
+    turns = [graph.constant(name, f(angles).astype(dtype)) for name, f in (("cos", np.cos), ("sin", np.sin))]
 
     def norm(x: str, layer: str) -> str:
         weight = graph.constant(f"{layer}.weight", weights[f"{layer}.weight"])
@@ -114,7 +116,7 @@ def _llama(graph: Builder, config: Config, weights: Weights, attend: Callable[..
     return norm(x, "norm"), table
 
 
-def _gpt2(graph: Builder, config: Config, weights: Weights, attend: Callable[..., str]) -> tuple[str, str]:
+def _gpt2(graph: Builder, config: Config, weights: Lazy, attend: Callable[..., str]) -> tuple[str, str]:
     """Build the hidden states; also gives the name of the table for the logits."""
     size, epsilon = config["n_embd"], float(config["layer_norm_epsilon"])
 

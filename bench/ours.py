@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import tensorcommons as tc
+from bench import stored
 from bench.contest import Rules
-from bench.report import ON_CPU, ON_WEBNN, OURS, PART
+from bench.decoders import COLD, GREEDY
+from bench.report import ON_CPU, ON_WEBNN, OURS, PART, number
 from bench.workloads import HEADS, Work
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -21,14 +24,17 @@ Run: TypeAlias = Callable[
 ]  # a result, and milliseconds if it measures them itself
 ONE_BY_ONE, CACHED, ALONE = "one by one", "one by one, cached", "backbone alone"
 MEMORY_MB = 16_384  # far above any work, so that nothing is evicted
+FAR = 1_000_000  # numbers of prompts that no sample reaches
+NOT_KEPT = ("weights", "constants", "scratch", "staging")  # categories of bytes that are not results of runs
 
 
 class Prepared:
     """Prepared run, and the functions that release it."""
 
-    def __init__(self, run: Run, close: Callable[[], None]) -> None:
+    def __init__(self, run: Run, close: Callable[[], None], extra: dict[str, Any] | None = None) -> None:
         self._run = run
         self._close = close
+        self.extra = {} if extra is None else extra
         self._last = np.zeros(0, np.float32)
 
     async def sample(self) -> float:
@@ -56,13 +62,21 @@ class Ours:
     version = tc.__version__
 
     def __init__(self, device: tc.Device, devices: tc.Devices, bytes_of: Callable[[], int], mode: str = "") -> None:
-        self.name = mode or OURS
-        self.name += {"webnn": ON_WEBNN, "cpu": ON_CPU}.get(device.kind, "")
+        self._place = {"webnn": ON_WEBNN, "cpu": ON_CPU}.get(device.kind, "")
+        self.name = (mode or OURS) + self._place
         self.device = PART if mode else device.kind
         self.mode = mode
         self.on = device
         self.devices = devices
         self.device_bytes = bytes_of
+
+    def beside(self, group: str) -> str:
+        """Return the name of the contestant that this variant is always beside; empty if it is named by itself."""
+        return OURS + self._place if group == "generate" else ""
+
+    def does(self, work: Work) -> bool:
+        """Return True if this variant takes part in ``work``."""
+        return work.group != "generate" or not self.mode or self.mode in work.variants
 
     async def prepare(self, work: Work) -> Prepared:
         if work.group in ("encoder", "heads", "images"):
@@ -147,25 +161,73 @@ class Ours:
         return Prepared(run, embed.model.unload)
 
     async def _generation(self, work: Work) -> Prepared:
-        """Measure the time to the first token if one is requested, else the time from it to the last."""
+        """Time the first token of a prompt, the tokens after it, or the whole call; each sample has another prompt."""
         manager = tc.TensorSharingManager(MEMORY_MB, self.devices)
-        model = await tc.from_pretrained(work.folder, manager=manager, device=self.on, tokenizer=False)
-        ids, new = work.arrays["input_ids"], work.params["new"]
-        await model.compile_generation([ids.shape], max_new_tokens=new, eos_token_id=())
+        dtype = "float16" if work.params["half"] else "float32"
+        model = await tc.from_pretrained(
+            stored.files(work.folder), manager=manager, device=self.on, dtype=dtype, tokenizer=False
+        )
+        prompts = work.prompts
+        assert prompts is not None
+        shape, new, timed = prompts(0).shape, work.params["new"], work.params["timed"]
+        options: dict[str, Any] = {"max_new_tokens": new, "eos_token_id": ()}
+        if self.mode != GREEDY:
+            options |= work.params.get("options", {})
+        await model.compile_generation([shape], **options)
         if new > 1 and self.on.kind == "webnn":  # long enough to begin to make constants
-            await model.generate(ids, max_new_tokens=2 * new, eos_token_id=())
+            await model.generate(prompts(0), max_new_tokens=2 * new, eos_token_id=())
             await self.on.backend.wait()
+        turns = itertools.count(FAR if self.mode else 0)  # a variant has prompts of its own
+        if "prefix" in work.params and self.mode != COLD:
+            return _conversations(work, manager, model)
 
         async def run() -> Array | tuple[Array, float]:
-            tokens, first = [], 0.0
-            async for chosen in model.stream(ids, max_new_tokens=new, eos_token_id=()):
+            turn = next(turns)
+            ids = prompts(turn)
+            seed = {"seed": turn} if options.get("do_sample") else {}
+            started, first, tokens = time.perf_counter(), 0.0, []
+            async for chosen in model.stream(ids, **options, **seed):
                 tokens.append(chosen)
                 first = first or time.perf_counter()
-            took = (time.perf_counter() - first) * 1e3
-            written = np.concatenate(tokens).astype(np.float32)
-            return written if new == 1 else (written, took)
+            begun, ended = (first if timed == "after" else started), time.perf_counter()
+            return np.stack(tokens, axis=1).astype(np.float32), (ended - begun) * 1e3
 
         return Prepared(run, model.unload)
+
+
+def _conversations(work: Work, manager: tc.TensorSharingManager, model: tc.Model) -> Prepared:
+    """Time the first tokens of the conversations after the first, and count the bytes that they leave."""
+    prefix, count, extra = work.params["prefix"], work.params["conversations"], dict[str, Any]()
+    turns, prompts = itertools.count(), work.prompts
+    assert prompts is not None
+
+    def kept() -> int:
+        categories = manager.report().by_category
+        return sum(nbytes for name, nbytes in categories.items() if name not in NOT_KEPT)
+
+    async def run() -> tuple[Array, float]:
+        turn = next(turns)
+        second = prompts(turn)
+        texts = [second.copy() for _ in range(count)]
+        for i, text in enumerate(texts):
+            if i != 1:  # other tokens, so that no two conversations are equal
+                text[:, prefix:] = prompts(turn + (2 + i) * FAR)[:, prefix:]
+        before, left, times = kept(), [], []
+        for text in texts:
+            started = time.perf_counter()
+            tokens = await model.generate(text, max_new_tokens=1, eos_token_id=())
+            times.append((time.perf_counter() - started) * 1e3)
+            left.append(kept() - before)
+            if text is texts[1]:
+                answer = tokens[:, -1:].astype(np.float32)
+        extra["first tokens, ms"] = ", ".join(f"{each:.1f}" for each in times)
+        extra["keys and values of one conversation"] = f"{number(work.params['conversation'] / 1e6)} MB in float32"
+        ratio = f": {left[-1] / left[0]:.2f} ×" if left[0] > 0 else ": nothing is shared"
+        mb = ", ".join(number(nbytes / 1e6) for nbytes in (left[0], left[-1]))
+        extra[f"MB kept after the first conversation, and after all {count}"] = mb + ratio
+        return answer, statistics.median(times[1:])
+
+    return Prepared(run, model.unload, extra)
 
 
 def _steps(kind: str, steps: int, given: dict[str, tc.Tensor]) -> tc.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,9 @@ class Row:
 @dataclass
 class Figure:
     """One piece of work in ``steps`` steps per sample. ``unit`` is "FLOP", "byte", "token" or "image", or "ms" if
-    it has no amount. ``loop_ms`` are the times of a loop of Python at the beginning of each round, which show a
-    processor that is shared with other work.
+    it has no amount. ``loop_ms`` are the times of 1,000,000 additions in Python at the beginning of each round, which
+    show a processor that is shared with other work. ``floors`` are the least ms per sample by device, for its probed
+    rates.
     """
 
     group: str
@@ -65,6 +66,7 @@ class Figure:
     unit: str
     rows: list[Row]
     loop_ms: list[float] = field(default_factory=list)
+    floors: dict[str, float] = field(default_factory=dict)
 
     def pairs(self) -> list[tuple[Row, Row]]:
         """Pair our row with that of the best peer: on each device, then our best with the best peer of all."""
@@ -84,9 +86,14 @@ class Figure:
 
     def parts(self) -> list[tuple[float, Row]]:
         """Compute our time relative to our other variants on the same device."""
-        ours = {row.name == OURS_WEBNN: row for row in self.rows if row.name in (OURS, OURS_WEBNN) and row.samples_ms}
-        parts = [(row.name.endswith(ON_WEBNN), row) for row in self.rows if row.device == PART and row.samples_ms]
-        return [(ours[there].median / part.median, part) for there, part in parts if there in ours]
+        ours = {_place(row): row for row in self.rows if row.name in OURS_EVERYWHERE and row.samples_ms}
+        parts = [(_place(row), row) for row in self.rows if row.device == PART and row.samples_ms]
+        return [(ours[place].median / part.median, part) for place, part in parts if place in ours]
+
+    def above_floors(self) -> list[tuple[float, Row]]:
+        """Compute our time relative to the floor of each device."""
+        ours = [row for row in self.rows if row.name in OURS_EVERYWHERE and row.samples_ms]
+        return [(row.median / self.floors[row.device], row) for row in ours if row.device in self.floors]
 
     def rate(self, row: Row) -> str:
         """Format the rate of a contestant."""
@@ -105,6 +112,60 @@ class Figure:
         return row.amount / row.median / (top.amount / top.median)
 
 
+def _place(row: Row) -> str:
+    """Return the device that the name of our row ends with; empty for WebGPU."""
+    return next((place for place in (ON_WEBNN, ON_CPU) if row.name.endswith(place)), "")
+
+
+def compare(figure: Figure, earlier: Figure) -> None:
+    """Report how much slower each contestant is than in ``earlier`` work, one step compared with one of that."""
+    before = {row.name: row for row in earlier.rows if row.samples_ms}
+    for row in figure.rows:
+        if row.samples_ms and row.name in before and row.amount and before[row.name].amount:
+            other = before[row.name]
+            ratio = row.median / row.amount / (other.median / other.amount)
+            row.extra[f"time of a {figure.unit} against that of {earlier.name}"] = f"{ratio:.2f} ×"
+
+
+def merge(processes: Sequence[Sequence[Figure]]) -> list[Figure]:
+    """Merge the figures of several processes: a sample is the median of a process.
+
+    An error says in how many processes it occurred; other texts that differ are all there.
+    """
+    found: dict[str, list[Figure]] = {}
+    for figures in processes:
+        for figure in figures:
+            found.setdefault(figure.name, []).append(figure)
+    return [_merged(figures) for figures in found.values()]
+
+
+def _merged(figures: Sequence[Figure]) -> Figure:
+    rows: dict[str, list[Row]] = {}
+    for figure in figures:
+        for row in figure.rows:
+            rows.setdefault(row.name, []).append(row)
+    loops = [loop for figure in figures for loop in figure.loop_ms]
+    floors = {kind: statistics.median(figure.floors[kind] for figure in figures) for kind in figures[0].floors}
+    return replace(figures[0], rows=[_merged_row(each) for each in rows.values()], loop_ms=loops, floors=floors)
+
+
+def _merged_row(rows: Sequence[Row]) -> Row:
+    timed = [row for row in rows if row.samples_ms]
+    failed = [row.error for row in rows if row.error]
+    times = f" ({len(failed)} of {len(rows)} processes)" if 0 < len(failed) < len(rows) else ""
+    texts: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for key, value in row.extra.items():
+            texts.setdefault(key, {})[str(value)] = None
+    return replace(
+        (timed or rows)[0],
+        samples_ms=[row.median for row in timed],
+        error=failed[0] + times if failed else "",
+        ready_ms=statistics.median(row.ready_ms for row in timed or rows),
+        extra={key: "; ".join(values) for key, values in texts.items()},
+    )
+
+
 def table(figures: Sequence[Figure]) -> str:
     """Format the figures as text, with the ratio to the best peer first."""
     lines: list[str] = []
@@ -120,10 +181,13 @@ def table(figures: Sequence[Figure]) -> str:
             )
         for ratio, part in figure.parts():
             lines.append(f"  {ratio:.2f} × the time of {part.name}")
+        for ratio, row in figure.above_floors():
+            floor = number(figure.floors[row.device])
+            lines.append(f"  {ratio:.2f} × the floor of {row.device}, {floor} at its probed rates")
         if figure.loop_ms:
             loops = figure.loop_ms
             spread = f"{number(statistics.median(loops))} ({number(min(loops))} to {number(max(loops))})"
-            lines.append(f"  the processor: {spread} for a loop of Python")
+            lines.append(f"  the processor: {spread} for 1,000,000 additions in Python")
         for row in figure.rows:
             title = f"{row.name} {row.version}".strip()
             if not row.samples_ms:

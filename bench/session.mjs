@@ -49,9 +49,10 @@ function entry(contestant, env) {
 
     async prepare(kind, params, data) {
       own(name);
-      const { run, close } = await contestant.prepare(kind, params, data);
+      const { run, close, settings = "" } = await contestant.prepare(kind, params, data);
       let last = new Float32Array();
       return {
+        settings,
         async sample() {
           const started = performance.now();
           const answer = await run();

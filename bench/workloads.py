@@ -33,33 +33,6 @@ SHARED = {
     "vocab_size": 30522,
 }
 HEADS = 5
-SMOLLM2 = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 100000.0,
-    "hidden_act": "silu",
-    "tie_word_embeddings": True,
-}
-GPT2 = {
-    "architectures": ["GPT2LMHeadModel"],
-    "model_type": "gpt2",
-    "vocab_size": 50257,
-    "n_embd": 768,
-    "n_layer": 12,
-    "n_head": 12,
-    "n_positions": 1024,
-    "layer_norm_epsilon": 1e-5,
-    "activation_function": "gelu_new",
-}
-DECODERS = {"SmolLM2-135M": SMOLLM2, "GPT-2": GPT2}
 DINOV2 = {
     "architectures": ["Dinov2Model"],
     "model_type": "dinov2",
@@ -83,10 +56,15 @@ class Work:
     A sample of the unit "token" or "image" has this many of them.
 
     ``exact`` computes the expected result in float64; without it, that of the first contestant is the reference.
-    They must be exactly equal if ``equal``, else close.
+    They must be exactly equal if ``equal``, else close. Of tokens that float16 may change, the first ``leading`` must
+    be equal, and the others are counted.
     ``model`` makes the ONNX file(s), ``feeds`` names the arrays that are its inputs. Within a group, time grows
     about like ``scale``, if that is given (multiply-adds). ``has_peers``: peers take part; ``takes_arrays``: including
     those that do not read ONNX files.
+
+    ``variants`` are modes of ours that take part, too, and ``against`` is the name of earlier work whose time ours and
+    the peers' are compared with. A sample reads at least ``nbytes`` and does ``flops``. ``prompts`` gives the tokens of
+    each sample. Work with ``missing``, the reason, is only reported.
     """
 
     group: str
@@ -94,7 +72,7 @@ class Work:
     kind: str
     params: Mapping[str, Any]
     arrays: Mapping[str, Array] = field(repr=False)
-    model: Callable[[], bytes | list[bytes]] | None = field(repr=False)
+    model: Callable[[], bytes | list[bytes] | onnx.Model] | None = field(repr=False)
     feeds: Sequence[str]
     steps: int = 1
     amount: float = 0.0
@@ -104,7 +82,14 @@ class Work:
     scale: float = 0.0
     has_peers: bool = True
     equal: bool = False
+    leading: int = 0
     takes_arrays: bool = True
+    variants: Sequence[str] = ()
+    against: str = ""
+    nbytes: float = 0.0
+    flops: float = 0.0
+    prompts: Callable[[int], Array] | None = field(default=None, repr=False)
+    missing: str = ""
 
 
 def matmuls(software: bool) -> Iterator[Work]:
@@ -223,29 +208,6 @@ def _head_models(folders: Mapping[str, Path], batch: int, length: int) -> Callab
         return [onnx.classifier(config, weights, head, batch, length) for head in models]
 
     return build
-
-
-def generations(software: bool, folders: Mapping[str, Path]) -> Iterator[Work]:
-    """Build the processing of a prompt to its first token, then greedy tokens one by one, of one text."""
-    prompt, new = (64, 16) if software else (128, 128)
-    ids = np.random.default_rng(0).integers(3, 20000, (1, prompt)).astype(np.int32)
-    for model, folder in folders.items():
-        config, weights = read_model(folder)
-        cache = onnx_models.Cache.of(config)
-        for name, count, amount in ((f"prompt of {prompt}", 1, prompt), (f"{new} tokens after it", 1 + new, new)):
-            yield Work(
-                *("generate", f"{model}, {name}", "generate"),
-                {"new": count, "prompt": prompt, "config": config}
-                | {"layers": cache.layers, "heads": cache.heads, "size": cache.size},
-                {"input_ids": ids},
-                *(lambda config=config, weights=weights: onnx_models.decoder(config, weights), ("input_ids",)),
-                amount=float(amount),
-                unit="token",
-                folder=str(folder),
-                scale=float(prompt + count),
-                takes_arrays=False,
-                equal=True,
-            )
 
 
 def images(software: bool, folder: Path) -> Iterator[Work]:

@@ -21,8 +21,8 @@ function provider({ name, device, script, wasm, options, threads = 1 }) {
     },
 
     // Gives {run, close}; run computes and reads back.
-    async prepare(kind, params, { model, feeds }) {
-      if (kind === "generate") return generation(ort, model, options, params, feeds.input_ids.data);
+    async prepare(kind, params, { model, constants, feeds }) {
+      if (kind === "generate") return generation(ort, { model, constants }, options, params, feeds.prompts);
       const create = (bytes) => ort.InferenceSession.create(bytes, {
         executionProviders: [options],
         graphOptimizationLevel: "all",
@@ -71,10 +71,12 @@ function loading(create, { url, cold }, inputs) {
   };
 }
 
-// Greedy tokens, the keys and values kept where they are computed, as transformers.js does it. Timed is the first token
-// where only one is wanted, else all after it.
-async function generation(ort, model, options, { new: count, layers, heads, size }, prompt) {
+// Greedy tokens, the keys and values kept where they are computed, as transformers.js does it: one prompt (rows, tokens)
+// after another. `timed` is the first token, those "after" it, or "all".
+async function generation(ort, { model, constants }, options, params, prompts) {
   if (options.name === "webnn") throw new Error("it takes fixed shapes only, and a cache grows");
+  const { new: count, layers, heads, size, half, timed } = params;
+  const [turns, rows, length] = prompts.shape;
   const parts = Array.from({ length: layers }, (_, i) => [`${i}.key`, `${i}.value`]).flat();
   const place = options === "webgpu" ? "gpu-buffer" : "cpu";
   const session = await ort.InferenceSession.create(model, {
@@ -82,36 +84,47 @@ async function generation(ort, model, options, { new: count, layers, heads, size
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
     preferredOutputLocation: Object.fromEntries(parts.map((part) => [`present.${part}`, place])),
+    ...(constants && { externalData: [{ path: "weights.bin", data: constants }] }),
   });
-  const whole = (numbers) => new ort.Tensor("int64", BigInt64Array.from(numbers, BigInt), [1, numbers.length]);
+  const whole = (numbers) => new ort.Tensor("int64", BigInt64Array.from(numbers, BigInt), [rows, numbers.length / rows]);
+  const [type, Numbers] = half ? ["float16", globalThis.Float16Array ?? Uint16Array] : ["float32", Float32Array];
+  let turn = 0;
   return {
+    settings: `cache in ${place}, ${half ? "float16" : "float32"}; no graph capture, since the shapes of its inputs change`,
     async run() {
-      let cache = Object.fromEntries(parts.map((part) => [part, new ort.Tensor("float32", new Float32Array(), [1, heads, 0, size])]));
-      let next = [...prompt];
-      let length = 0;
+      const begun = performance.now();
+      let cache = Object.fromEntries(parts.map((part) => [part, new ort.Tensor(type, new Numbers(), [rows, heads, 0, size])]));
+      let next = prompts.data.subarray((turn % turns) * rows * length, (turn++ % turns + 1) * rows * length);
+      let all = 0;
       let first = 0;
       const tokens = [];
       while (tokens.length < count) {
-        length += next.length;
+        all += next.length / rows;
         const past = Object.fromEntries(parts.map((part) => [`past_key_values.${part}`, cache[part]]));
-        const outputs = await session.run({ input_ids: whole(next), attention_mask: whole(new Array(length).fill(1)), ...past });
+        const outputs = await session.run({ input_ids: whole(next), attention_mask: whole(new Array(rows * all).fill(1)), ...past });
         for (const tensor of Object.values(cache)) tensor.dispose();
         cache = Object.fromEntries(parts.map((part) => [part, outputs[`present.${part}`]]));
         const logits = await outputs.logits.getData();
         outputs.logits.dispose();
-        let best = 0;
-        for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
-        tokens.push(best);
-        next = [best];
+        tokens.push(next = likeliest(logits, rows));
         first ||= performance.now();
       }
-      const took = performance.now() - first;
+      const took = performance.now() - (timed === "after" ? first : begun);
       for (const tensor of Object.values(cache)) tensor.dispose();
-      const result = Float32Array.from(tokens);
-      return count === 1 ? result : { result, took };
+      return { result: Float32Array.from({ length: rows * count }, (_, i) => tokens[i % count][Math.floor(i / count)]), took };
     },
     close: () => session.release(),
   };
+}
+
+// The place of the largest number of each row.
+function likeliest(logits, rows) {
+  const columns = logits.length / rows;
+  return Array.from({ length: rows }, (_, row) => {
+    let best = 0;
+    for (let i = 1; i < columns; i++) if (logits[row * columns + i] > logits[row * columns + best]) best = i;
+    return best;
+  });
 }
 
 const WASM = { script: "onnxruntime-web/wasm", wasm: "", options: "wasm" };

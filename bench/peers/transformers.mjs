@@ -22,10 +22,10 @@ function settle(env, { base }, threads) {
 }
 
 // What `load` makes from the ONNX file and the texts of other files, by name.
-async function fromMemory({ env }, load, model, others) {
+async function fromMemory({ env }, load, model, others, suffix = "") {
   Object.assign(env, { remoteHost: MEMORY, useBrowserCache: false });
   for (const [name, text] of Object.entries(others)) files.set(`model/${name}`, text);
-  files.set("model/onnx/model.onnx", model);
+  files.set(`model/onnx/model${suffix}.onnx`, model);
   try {
     return await load("model");
   } finally {
@@ -75,19 +75,29 @@ const works = {
     };
   },
 
-  // Greedy tokens. Timed is the first one where only one is wanted, else all after it.
-  async generate(library, options, { new: count, config }, { model, feeds }) {
-    const load = (name) => library.AutoModelForCausalLM.from_pretrained(name, options);
-    const loaded = await fromMemory(library, load, model, { "config.json": JSON.stringify(config) });
-    const { input_ids } = tensors(library, feeds, "int64");
-    const attention_mask = new library.Tensor("int64", new BigInt64Array(input_ids.size).fill(1n), input_ids.dims);
+  // Greedy tokens, one prompt (rows, tokens) after another. `timed` is the first token, those "after" it, or "all".
+  async generate(library, options, { new: count, config, half, timed }, { model, constants, feeds }) {
+    if (constants) throw new Error("its ONNX file has 2 GB at most");
+    const kept = { "transformers.js_config": { kv_cache_dtype: { fp16: "float16" } } };
+    const others = { "config.json": JSON.stringify({ ...config, ...kept }) };
+    const load = (name) => library.AutoModelForCausalLM.from_pretrained(name, { ...options, dtype: half ? "fp16" : "fp32" });
+    const loaded = await fromMemory(library, load, model, others, half ? "_fp16" : "");
+    const [turns, rows, length] = feeds.prompts.shape;
+    let turn = 0;
     return {
+      settings: `its own generate, ${half ? "fp16" : "fp32"}`,
       async run() {
-        const streamer = watch(library);
-        const written = await loaded.generate({ input_ids, attention_mask, max_new_tokens: count, do_sample: false, streamer });
-        const took = performance.now() - streamer.first;
-        const result = Float32Array.from(written.data.slice(input_ids.size), Number);
-        return count === 1 ? result : { result, took };
+        const ids = feeds.prompts.data.slice((turn % turns) * rows * length, (turn++ % turns + 1) * rows * length);
+        const { input_ids } = tensors(library, { input_ids: { data: ids, shape: [rows, length] } }, "int64");
+        const attention_mask = new library.Tensor("int64", new BigInt64Array(ids.length).fill(1n), [rows, length]);
+        const streamer = rows === 1 ? watch(library) : undefined; // streamers are for one text
+        const given = { input_ids, attention_mask, max_new_tokens: count, do_sample: false, streamer };
+        const begun = performance.now();
+        const written = await loaded.generate(given);
+        const took = performance.now() - (timed === "after" ? streamer.first : begun);
+        const result = Float32Array.from({ length: rows * count }, (_, i) =>
+          Number(written.data[Math.floor(i / count) * (length + count) + length + (i % count)]));
+        return { result, took };
       },
       close: () => loaded.dispose(),
     };

@@ -20,6 +20,7 @@ class Fake:
     def __init__(self, name, diary, ms=1.0, value=(1.0, 2.0), fails_at=None):
         self.name, self._diary, self._ms, self._value, self._fails_at = name, diary, ms, value, fails_at
         self._samples = 0
+        self.extra = {"of": name}
 
     def device_bytes(self):
         return 0

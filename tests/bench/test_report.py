@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench.report import Figure, Row, from_json, table, to_json
+from bench.report import Figure, Row, from_json, merge, table, to_json
 
 
 def row(name, device, samples, amount=8e9, **rest):
@@ -65,10 +65,28 @@ def test_the_table_has_the_ratio_first_then_every_contestant(figure):
 
 def test_a_busy_processor_is_reported(figure):
     figure.loop_ms = [4.0, 9.0, 4.5]
-    assert "  the processor: 4.50 (4.00 to 9.00) for a loop of Python" in table([figure])
+    assert "  the processor: 4.50 (4.00 to 9.00) for 1,000,000 additions in Python" in table([figure])
 
 
 def test_json_round_trip(figure):
     data = json.loads(json.dumps(to_json([figure])))
     assert data[0]["ratios"][0] == {"ratio": 2.0, "peer": "Quick"}
     assert from_json(data) == [figure]
+
+
+def test_the_samples_of_merged_processes_are_their_medians():
+    def process(ours, peer, error=""):
+        rows = [row("tensorcommons", "webgpu", ours, extra={"of": f"{ours[0]}"}), row("P", "webgpu", peer, error=error)]
+        return [Figure("g", "w", 1, "ms", rows, loop_ms=[ours[0]], floors={"webgpu": ours[0] / 2})]
+
+    (merged,) = merge([process([1.0, 3.0], [9.0]), process([5.0, 5.0], [8.0]), process([4.0], [], "lost")])
+    ours, peer = merged.rows
+    assert ours.samples_ms == [2.0, 5.0, 4.0] and ours.extra == {"of": "1.0; 5.0; 4.0"} and not ours.error
+    assert peer.samples_ms == [9.0, 8.0] and peer.error == "lost (1 of 3 processes)"
+    assert merged.loop_ms == [1.0, 5.0, 4.0] and merged.floors == {"webgpu": 2.0}
+
+
+def test_a_contestant_that_failed_in_every_process_has_its_error_once():
+    failed = [Figure("g", "w", 1, "ms", [row("P", "webgpu", [], error="no adapter")])]
+    (merged,) = merge([failed, failed])
+    assert merged.rows[0].error == "no adapter" and not merged.rows[0].samples_ms
