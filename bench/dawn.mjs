@@ -1,6 +1,7 @@
 // The benchmark in Node, on Dawn: real WebGPU without a browser. Deno runs the last two on its own WebGPU.
 //
 //   node dawn.mjs [GROUP ...]                       (all groups when none is named)
+//   node dawn.mjs --processes N [GROUP ...]         every group in N processes in turn: medians over their medians
 //   node dawn.mjs --profile [GROUP ...]             where the time of our runs goes, instead of the benchmark
 //   node dawn.mjs --conformance [COUNT [SEED]]      every op's cases and COUNT random calls, against NumPy
 //   node dawn.mjs --cases MODULE[.CASE] ...         cases of tests/cases, of models too
@@ -25,36 +26,73 @@ const GROUPS = ["matmul", "encoder", "bandwidth", "heads", "generate", "images",
 const [, , mode, ...rest] = process.argv;
 if (mode === "--probe") await probe();
 else if (mode === "--group") await child(...rest).catch((error) => { console.error(String(error.stack)); process.exit(1); });
+else if (mode === "--merge") await merge(...rest);
 else if (mode === "--conformance") await check("run", ...rest.map(Number));
 else if (mode === "--cases") await check("cases", rest, MODELS, "/bench/tests/goldens");
 else parent(process.argv.slice(2));
 
 function parent(given) {
   const profile = given.includes("--profile");
-  const named = given.filter((argument) => argument !== "--profile");
+  const at = given.indexOf("--processes");
+  const processes = at < 0 ? 1 : Number(given[at + 1]);
+  const named = given.filter((argument, i) => argument !== "--profile" && (at < 0 || (i !== at && i !== at + 1)));
   const all = profile ? GROUPS.filter((group) => group !== "host") : GROUPS;
   const groups = named.length ? named : all;
   const env = { ...process.env, BENCH_OPTIONS: JSON.stringify({ ...JSON.parse(process.env.BENCH_OPTIONS ?? "{}"), profile }) };
   const unknown = groups.filter((group) => !all.includes(group));
-  if (unknown.length) {
-    console.error(`error: no group ${unknown.join(", ")}; the groups are ${all.join(", ")}`);
-    process.exit(2);
-  }
+  if (unknown.length) refuse(`no group ${unknown.join(", ")}; the groups are ${all.join(", ")}`);
+  if (!Number.isInteger(processes) || processes < 1) refuse("--processes takes a number from 1 on");
+  if (profile && processes > 1) refuse("--processes does not go with --profile");
   const target = resolve(layout.result);
   const report = { date: new Date().toISOString(), runtime: `Node ${process.version} on Dawn`, versions: layout.versions, groups: [] };
   for (const group of groups) {
-    const file = `${target}.${group}.tmp`;
-    fs.rmSync(file, { force: true });
-    const ended = spawnSync(process.execPath, [fileURLToPath(import.meta.url), "--group", group, file], { stdio: "inherit", env });
-    const failed = { group, error: `the process ended with ${ended.signal ?? `code ${ended.status}`}` };
-    report.groups.push(fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, "utf8")) : failed);
-    fs.rmSync(file, { force: true });
+    const found = Array.from({ length: processes }, (_, i) => {
+      if (processes > 1) console.log(`${group}: process ${i + 1} of ${processes}`);
+      return spawned(["--group", group], `${target}.${group}.tmp`, env);
+    });
+    report.groups.push(processes > 1 ? merged(group, found, `${target}.${group}.tmp`, env) : { group, ...found[0] });
     fs.writeFileSync(target, JSON.stringify(report, null, 1));
   }
   const device = report.groups.find((group) => group.device)?.device ?? "no device";
   console.log(`\n${report.date}, ${report.runtime}, ${device}`);
-  for (const { group, table, error } of report.groups) console.log(`\n── ${group}\n${table ?? `failed: ${error}`}`);
+  for (const { group, table, error } of report.groups) {
+    console.log(`\n── ${group}\n${[table, error && `failed: ${error}`].filter(Boolean).join("\n")}`);
+  }
   console.log(`\n${target}`);
+}
+
+function refuse(message) {
+  console.error(`error: ${message}`);
+  process.exit(2);
+}
+
+// Run this file in a process that writes JSON to `file`; returns that, or {error}.
+function spawned(given, file, env) {
+  fs.rmSync(file, { force: true });
+  const ended = spawnSync(process.execPath, [fileURLToPath(import.meta.url), ...given, file], { stdio: "inherit", env });
+  if (!fs.existsSync(file)) return { error: `the process ended with ${ended.signal ?? `code ${ended.status}`}` };
+  const answer = JSON.parse(fs.readFileSync(file, "utf8"));
+  fs.rmSync(file);
+  return answer;
+}
+
+// The medians over the processes of a group, and the error of one that failed.
+function merged(group, found, file, env) {
+  const failed = found.filter(({ error }) => error);
+  const error = failed.length ? `${failed.length} of ${found.length} processes: ${failed[0].error}` : undefined;
+  if (failed.length === found.length) return { group, error };
+  const parts = `${file}.parts`;
+  fs.writeFileSync(parts, JSON.stringify(found.filter((answer) => !answer.error)));
+  const answer = spawned(["--merge", parts], file, env);
+  fs.rmSync(parts);
+  return { group, ...answer, ...(error && { error }) };
+}
+
+// Merge the results of processes, a JSON list in the file `parts`.
+async function merge(parts, file) {
+  const pyodide = await boot();
+  fs.writeFileSync(file, pyodide.pyimport("bench.inside").merged(fs.readFileSync(parts, "utf8")));
+  process.exit(0);
 }
 
 // Import the packages by name, and set navigator.gpu, which Deno has already.
