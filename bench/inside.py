@@ -29,10 +29,11 @@ MODES = {"heads": (ONE_BY_ONE, CACHED, ALONE), "generate": (decoders.GREEDY, dec
 
 
 class Peer:
-    """A contestant of bench/peers, called through its proxy."""
+    """A contestant of bench/peers, called through its proxy. ``is_named``: it is to run whatever it takes."""
 
-    def __init__(self, proxy: Any, bytes_of: Callable[[], int]) -> None:
+    def __init__(self, proxy: Any, bytes_of: Callable[[], int], *, is_named: bool) -> None:
         self._proxy = proxy
+        self._is_named = is_named
         self.name: str = proxy.name
         self.device: str = proxy.device
         self.takes: str = proxy.takes
@@ -60,8 +61,8 @@ class Peer:
     async def prepare(self, work: Work) -> Any:
         if self._refused is not None:
             raise self._refused
-        if work.params.get("half") and self.device != "webgpu":
-            raise contest.NotRunError("float16 is for the peers on WebGPU: their other kernels compute in float32")
+        if work.params.get("half") and self.device != "webgpu" and not self._is_named:
+            raise contest.NotRunError('its kernels compute in float32 without WebGPU; name it in "only" to have it')
         if self.takes == "onnx":
             data = {**_onnx_of(work), "feeds": {name: _array(work.arrays[name]) for name in work.feeds}}
         else:
@@ -188,7 +189,8 @@ async def run(session: Any, group: str, options: str) -> str:
         for proxy in () if given.get("profile") else session.contestants:
             if given.get("only") and proxy.name not in given["only"]:
                 continue
-            peer = Peer(proxy, partial(session.bytesOf, proxy.name))
+            is_named = proxy.name in given.get("only", ())
+            peer = Peer(proxy, partial(session.bytesOf, proxy.name), is_named=is_named)
             if peer.device in ("wasm", "cpu") and not software and not given.get("only"):
                 peer.refuse('the large sizes take minutes on the CPU; name it in "only" to have it')
             else:
