@@ -14,6 +14,7 @@ from playwright.sync_api import sync_playwright
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from e2e.lab import lab
+from e2e.page.driver import SLOW
 from scripts import paths
 from scripts.browser import find_browser
 from scripts.serve import serve
@@ -127,7 +128,10 @@ def launch(playwright: Playwright) -> Callable[..., Browser]:
     def launched(*flags: str) -> Browser:
         found = find_browser()
         return playwright.chromium.launch(
-            executable_path=found.path, args=[*found.flags, ZERO_BY_STATEMENTS, *flags], env={**found.environment()}
+            executable_path=found.path,
+            args=[*found.flags, ZERO_BY_STATEMENTS, *flags],
+            env={**found.environment()},
+            timeout=SLOW,
         )
 
     return launched
@@ -145,6 +149,7 @@ def browser(launch: Callable[..., Browser]) -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A context with empty caches and storage."""
     fresh = browser.new_context(viewport={"width": 1440, "height": 900})
+    fresh.set_default_timeout(SLOW)
     fresh.add_init_script(NO_SERVICE_WORKER)
     yield fresh
     fresh.close()

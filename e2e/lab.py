@@ -19,6 +19,7 @@ import pytest
 from playwright.sync_api import Error
 from starlette.responses import HTMLResponse, Response
 
+from e2e.page.driver import SLOW
 from scripts.case_files import case_files
 from scripts.paths import ROOT
 from scripts.serve import serve
@@ -109,10 +110,11 @@ class Lab:
         processes = self._browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
         self._process = next(each["id"] for each in processes if each["type"] == "browser")
         page = self._browser.new_page()
+        page.set_default_timeout(SLOW)
         page.on("pageerror", lambda error: self._uncaught.append(str(error)))
         page.goto(self._url)
         try:
-            page.wait_for_function("globalThis.lab?.ready", timeout=120_000)
+            page.wait_for_function("globalThis.lab?.ready")
         except Error:
             self.close()
             pytest.fail(f"the lab did not start: {self._uncaught}")

@@ -117,7 +117,7 @@ class Visit:
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
         page.goto(url)
-        page.wait_for_function("globalThis.run", timeout=120_000)
+        page.wait_for_function("globalThis.run")
         self.run(PRELUDE + "\nNone")
 
     def run(self, source: str) -> Any:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from e2e.engines.protocols import Session
 
 HOST = "127.0.0.1"
-START_SECONDS = 60
+START_SECONDS = 120
 LISTENS = "0A"  # the state of a socket in /proc/net/tcp
 
 #: Ends the process group of its argument when its input ends: as this process closes it, or dies.

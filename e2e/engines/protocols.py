@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from websockets.sync.client import ClientConnection
 
-SECONDS = 240  # for one command; a case of tests/cases ends in 180
+SECONDS = 300  # for one command; a case of tests/cases ends in 180, a wait of tab.py in 240
 
 
 class EngineError(Exception):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from e2e.engines.protocols import Session
 
-WAIT_SECONDS = 120
+WAIT_SECONDS = 240  # WebKitGTK starts Python in 10 s, and in 90 on a busy machine
 KEYS = {"Tab": "\ue004", "Enter": "\ue007", "End": "\ue010", "ArrowDown": "\ue015"}
 CALL = """async (text) => {{
   const [given, deadline] = JSON.parse(text);

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import expect
 
 from e2e.conftest import NO_OPTIMIZING
-from e2e.page.driver import HEADS, SPLADE, Tab, with_first_line
+from e2e.page.driver import HEADS, SLOW, SPLADE, Tab, with_first_line
 from scripts.browser import FLAGS, find_browser
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def page_in(playwright: Playwright, *, without: str = "", path: str | None = Non
         executable_path=path or found.path,
         args=[*flags, NO_OPTIMIZING, *([f"--disable-features={without}"] if without else [])],
         env=None if path else {**found.environment()},
+        timeout=SLOW,
     )
     try:
         tab = Tab(browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion="reduce"))
