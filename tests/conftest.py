@@ -1,11 +1,16 @@
 """Fixtures for tests on CPython: the CPU device, with checks for leaks."""
 
 import gc
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Read when NumPy is imported; workers inherit it. There is a worker for each core: beside it, threads of BLAS wait
+# for each other in a loop, which takes six times the CPU time of the work.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.device import Device
