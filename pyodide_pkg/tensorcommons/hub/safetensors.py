@@ -67,13 +67,18 @@ NUMPY_NAME = {
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of a file: its bytes are ``start`` to ``stop``, counted from the file's beginning."""
+    """One tensor of a file: its bytes are ``start`` to ``stop``, counted from the file's beginning.
+
+    ``dtype`` is a key of :data:`ITEMSIZE`, or the type of a GGUF file's blocks, such as "Q4_K". The rows of each of
+    ``heads`` heads are pairs, which become two halves while they are loaded; 0 if the rows are in order.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     start: int
     stop: int
+    heads: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -83,16 +88,17 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Header of a file. ``entries`` are in file order and cover every byte from ``data_start`` to the file's end."""
+    """Header of a file. ``entries`` are in file order and, but for padding in GGUF files, cover every byte from
+    ``data_start`` to the file's end."""
 
     file: str
     entries: tuple[TensorEntry, ...]
     data_start: int
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        """Number of bytes of the whole file."""
+        """Number of bytes up to the last tensor's end, which in safetensors is that of the file."""
         return self.entries[-1].stop if self.entries else self.data_start
 
 

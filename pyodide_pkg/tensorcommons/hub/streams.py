@@ -156,6 +156,12 @@ class Stream:
                 raise await self._short(self.position, self.position + count)
             count -= len(piece)
 
+    def unread(self, data: bytes) -> None:
+        """Take back ``data``, the bytes that were read last: the next read begins with them."""
+        if data:
+            self._body = _UnreadBody(data, self._body)
+            self.position -= len(data)
+
     async def _readinto(self, view: memoryview) -> int:
         try:
             return await self._received(self._body.readinto(view))
@@ -206,3 +212,29 @@ class MemoryBody(Body):
 
     async def close(self) -> None:
         """See :class:`Body`."""
+
+
+class _UnreadBody(Body):
+    """Bytes that were taken back, and then a body."""
+
+    def __init__(self, data: bytes, body: Body) -> None:
+        self.url = body.url
+        self._data = memoryview(data)
+        self._body = body
+
+    async def readinto(self, view: memoryview) -> int:
+        """See :class:`Body`."""
+        if not self._data:
+            return await self._body.readinto(view)
+        piece = self._data[: len(view)]
+        view[: len(piece)] = piece
+        self._data = self._data[len(piece) :]
+        return len(piece)
+
+    async def fill(self, block: ByteBuffer, offset: int) -> int:
+        """See :class:`Body`."""
+        return await (super().fill(block, offset) if self._data else self._body.fill(block, offset))
+
+    async def close(self) -> None:
+        """See :class:`Body`."""
+        await self._body.close()
