@@ -278,10 +278,11 @@ class UnsupportedModel(TensorCommonsError):
     model type 'mamba' is not supported; supported: bert, llama
     """
 
-    def __init__(self, model_type: str, supported: Iterable[str]) -> None:
+    def __init__(self, model_type: str, supported: Iterable[str], remedy: str = "") -> None:
         self.model_type = model_type
         self.supported = sorted(supported)
-        super().__init__(f"model type {quoted(model_type)} is not supported; supported: {', '.join(self.supported)}")
+        text = f"model type {quoted(model_type)} is not supported; supported: {', '.join(self.supported)}"
+        super().__init__(f"{text}. {remedy}" if remedy else text)
 
 
 class InternalError(TensorCommonsError):

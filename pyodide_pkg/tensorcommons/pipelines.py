@@ -26,7 +26,7 @@ from .tasks.text_generation import TextGeneration
 
 async def pipeline(
     task: str,
-    source: str | Mapping[str, bytes] | Model,
+    source: str | bytes | Mapping[str, bytes] | Model,
     *,
     manager: TensorSharingManager,
     device: str | Device = "auto",

@@ -66,6 +66,7 @@ MODELS = (
     "loading",
     "halves",
     "quantized",
+    "gguf",
     "graph_size",
     "constants",
     "limits",

@@ -109,9 +109,9 @@ async def test_a_folder_of_another_format_is_named(file, word):
 async def test_a_config_without_a_model_type_and_a_file_in_place_of_a_folder(tmp_path):
     with pytest.raises(InvalidWeights, match="model_type, the name of the architecture, is missing"):
         await tc.from_pretrained({"config.json": b'{"architectures": []}'}, manager=tc.TensorSharingManager(64))
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    (tmp_path / "model.onnx").write_bytes(b"GGUF")
     with pytest.raises(InvalidWeights, match="name of a file"):
-        await tc.from_pretrained(tmp_path / "model.gguf", manager=tc.TensorSharingManager(64))
+        await tc.from_pretrained(tmp_path / "model.onnx", manager=tc.TensorSharingManager(64))
     (tmp_path / "config.json").mkdir()
     with pytest.raises(DownloadError, match="directory"):
         await tc.from_pretrained(tmp_path, manager=tc.TensorSharingManager(64))

@@ -9,7 +9,7 @@ SIGNS = (
         b"version https://git-lfs.github.com/",
         "a Git LFS pointer: the file itself was not fetched ('git lfs pull' does)",
     ),
-    (b"GGUF", "a GGUF file, which is not read: convert it to safetensors"),
+    (b"GGUF", 'a GGUF file: pass its own address, which must end in ".gguf"'),
     (b"PK\x03\x04", "a zip archive, as PyTorch's .bin and .pt files are: save the model as safetensors"),
     (b"\x89HDF", "an HDF5 file of Keras or TensorFlow: save the model as safetensors"),
     (b"\x1f\x8b", "compressed by gzip: unpack it"),

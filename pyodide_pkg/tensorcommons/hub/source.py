@@ -102,6 +102,11 @@ async def read_whole(source: Source, file: str, stream: Stream) -> bytes:
     return bytes(data)
 
 
+def is_gguf_file(file: str) -> bool:
+    """Return whether a file's name is that of a GGUF file."""
+    return file.lower().endswith(".gguf")
+
+
 def check_name(file: str) -> None:
     """Raise ``InvalidWeights`` for a name that is not that of a file inside the folder."""
     wrong = not file or len(file) > LONGEST_NAME or re.search(r"[\\\0:\ud800-\udfff]", file)

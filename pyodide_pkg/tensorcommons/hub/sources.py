@@ -12,6 +12,9 @@
    the argument, else the environment's ``HF_ENDPOINT``, else the public one, and the revision is ``main``.
 
 Anything else is refused. ``models/name`` without the dot is a repository ``name`` of the organisation ``models``.
+
+Each may name one GGUF file instead of a folder: a mapping with that file alone, its bytes, its path, its URL, or
+``org/name[@revision]/file.gguf``.
 """
 
 from __future__ import annotations
@@ -21,15 +24,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import unquote
+from urllib.parse import unquote, urlunsplit
 
 from ..bridge.runtime import IN_BROWSER
 from ..errors import DownloadError, TensorCommonsError, quoted
+from .cache import Cache
+from .cached import CachedSource
+from .gguf_source import GgufSource, is_gguf
 from .local_sources import FolderSource, MemorySource
-from .source import Source
+from .source import Source, is_gguf_file
 from .web_sources import UrlSource, repository, split_address
 
-Spec: TypeAlias = str | os.PathLike[str] | Mapping[str, bytes]
+Spec: TypeAlias = str | os.PathLike[str] | Mapping[str, bytes] | bytes
+FILE_OF_REPOSITORY = re.compile(r"(?P<folder>[\w][\w.-]*/[\w][\w.-]*(?:@[\w][\w./-]*)?)/(?P<file>.+)", re.ASCII)
 
 
 def open_source(spec: Spec, endpoint: str | None = None, token: str | None = None) -> Source:
@@ -40,8 +47,15 @@ def open_source(spec: Spec, endpoint: str | None = None, token: str | None = Non
     """
     if token is not None and not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
         raise TensorCommonsError("token must be one word of printable ASCII characters")  # it is not shown
+    if is_gguf(spec):
+        spec = {"model.gguf": spec}  # type: ignore[dict-item]
     if isinstance(spec, Mapping):
-        return MemorySource(spec)
+        files = MemorySource(spec)
+        only = next(iter(spec), "")
+        return GgufSource(files, only) if len(spec) == 1 and is_gguf_file(only) else files
+    if (place := _gguf_place(spec)) is not None:
+        folder, file = place
+        return GgufSource(open_source(folder, endpoint, token), file)
     if not isinstance(spec, (str, os.PathLike)):
         raise DownloadError(
             quoted(spec), f"not a model source: {type(spec).__name__} is not an address, path or mapping"
@@ -61,9 +75,39 @@ def open_source(spec: Spec, endpoint: str | None = None, token: str | None = Non
     if found is None:
         raise DownloadError(
             spec,
-            'not a model source: use a URL of a folder, "org/name[@revision]", a local folder or {file name: bytes}',
+            'not a model source: use a URL of a folder, "org/name[@revision]", a local folder, {file name: bytes}, or '
+            'one of these with a file: "org/name/file.gguf"',
         )
     return found
+
+
+def cached(source: Source, cache: Cache) -> Source:
+    """Return ``source`` with ``cache`` in front of what it downloads."""
+    if not cache.is_on or source.is_local:
+        return source
+    if isinstance(source, GgufSource):
+        return GgufSource(CachedSource(source.folder, cache), source.file)
+    return CachedSource(source, cache)
+
+
+def _gguf_place(spec: object) -> tuple[Spec, str] | None:
+    """Return the folder and the name of the GGUF file that ``spec`` names; None if it names another thing."""
+    if isinstance(spec, os.PathLike):
+        path = Path(spec)
+        return (path.parent, path.name) if is_gguf_file(path.name) and not path.is_dir() else None
+    if not isinstance(spec, str):
+        return None
+    if spec.startswith(("http://", "https://", "file://")):
+        parts = split_address(spec)
+        folder, _, file = parts.path.rpartition("/")
+        return (urlunsplit(parts._replace(path=folder)), unquote(file)) if is_gguf_file(file) else None
+    if not is_gguf_file(spec) or os.path.isdir(spec):  # noqa: PTH112 - as above
+        return None
+    if not os.path.isfile(spec) and not spec.startswith(("/", "./", "../", "~")):  # noqa: PTH113 - as above
+        match = FILE_OF_REPOSITORY.fullmatch(spec)
+        return match and (match["folder"], match["file"])
+    folder, slash, file = spec.rpartition("/")
+    return folder + slash or "./", file
 
 
 def _beside_page(spec: str) -> str | None:

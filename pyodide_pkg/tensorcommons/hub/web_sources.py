@@ -7,9 +7,9 @@ import re
 from base64 import b64encode
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
-from ..errors import DownloadError, InvalidWeights
+from ..errors import DownloadError, InvalidWeights, shown
 from .http import open_changed, open_http
-from .source import Source, check_name, check_sibling
+from .source import Source, check_name, check_sibling, is_gguf_file
 from .streams import OnBytes, Stream, UnreachableError
 from .version import Version
 
@@ -113,9 +113,10 @@ class HubSource(_WebSource):
         except UnreachableError:
             raise
         except DownloadError as error:
-            if file != "config.json":
+            if file != "config.json" and not is_gguf_file(file):
                 raise
-            hint = f'write a folder, also one beside the page, as "./{self._organisation}/{self.name}"'
+            what, end = ("a file", f"/{shown(file)}") if is_gguf_file(file) else ("a folder", "")
+            hint = f'write {what}, also one beside the page, as "./{self._organisation}/{self.name}{end}"'
             raise type(error)(error.url, f"{error.reason}; {hint}") from None
 
     def sibling(self, name: str) -> Source:

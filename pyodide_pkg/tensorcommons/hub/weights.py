@@ -20,14 +20,15 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
-from ..bridge.digest import digests_beside, divided, identity_of, joined
+from ..bridge.digest import digests_beside, divided, joined
 from ..bridge.runtime import yield_to_loop
 from ..errors import DownloadError, InvalidWeights, quoted
 from .cached import CachedSource
 from .entries import Reads
+from .gguf import parse_gguf_header, read_gguf_header
 from .records import Piece, Place, Record
 from .safetensors import NUMPY_NAME, Header, TensorEntry, parse_file_header, read_header_bytes
-from .source import Source
+from .source import Source, is_gguf_file
 from .streams import ShortReadError, Stream
 from .version import is_immutable
 
@@ -39,6 +40,7 @@ ReadAgain: TypeAlias = Callable[[], Awaitable[ByteBuffer]]
 """Reads a chunk's bytes again, checked: from the cache, or from their source."""
 
 
+GGUF_HEADER = "gguf header"  # label of the pieces of such a header, which does not begin with its length
 LARGE = CHUNK // 4  # bytes; a run ends with such a tensor, so that the runs of two files with common tensors are equal
 
 
@@ -67,13 +69,13 @@ Run: TypeAlias = list[Chunk]
 
 def label_of(entry: TensorEntry) -> str:
     """Return the text that a tensor's identity covers beside its bytes; equal to sharing's ``content_label``."""
-    dtype = "bfloat16" if entry.dtype == "BF16" else NUMPY_NAME[entry.dtype]
+    dtype = "bfloat16" if entry.dtype == "BF16" else NUMPY_NAME.get(entry.dtype, entry.dtype.lower())
     return f"{dtype}{entry.shape}"
 
 
 class WeightsFile:
-    """One safetensors file, open. Read the chunks of its tensors in file order, run by run, also the next before the
-    last has come; ``async with`` closes it. What arrives is recorded in the cache.
+    """One safetensors or GGUF file, open. Read the chunks of its tensors in file order, run by run, also the next
+    before the last has come; ``async with`` closes it. What arrives is recorded in the cache.
 
     ``from_cache`` counts the bytes that were not downloaded, ``on_position`` is called with the offset that a read has
     reached.
@@ -101,7 +103,10 @@ class WeightsFile:
 
     @classmethod
     async def open(cls, source: Source, file: str) -> WeightsFile:
-        """Open ``file`` and check its header. Raises as ``Source.open`` and ``read_header`` do."""
+        """Open ``file``, a GGUF file if its name ends so, and check its header.
+
+        Raises as ``Source.open`` and ``read_header`` do.
+        """
         name = f"{source.name}/{file}"
         record, stream = Record(source.key(file)), None
         if not isinstance(source, CachedSource):
@@ -113,16 +118,7 @@ class WeightsFile:
                 record.restart()  # the rest of the file may be of another version
         weights = cls(source, file, Header(name, (), 0), record, stream)
         try:
-            raw: bytes | bytearray | None = await weights._known_header()
-            came = raw is None
-            if raw is None:
-                if stream is None:
-                    stream = weights._stream = await source.open(file)
-                raw = await read_header_bytes(stream, name)
-            weights.header = await parse_file_header(raw, record.size, name)
-            record.size = weights.header.size
-            if came:
-                await weights._keep_header(raw)
+            await weights._open_header(name)
         except BaseException:
             await weights.close()
             raise
@@ -285,27 +281,53 @@ class WeightsFile:
 
         return read
 
-    async def _known_header(self) -> bytearray | None:
-        """Read the header's bytes from the cache; None if they are not all there."""
+    async def _open_header(self, name: str) -> None:
+        """Read the header, from the cache if all of it is there, and check it."""
+        record, is_gguf = self._record, is_gguf_file(self.file)
+        header = None
+        known = await self._known_header(GGUF_HEADER if is_gguf else "")
+        if known is not None:
+            header = await (parse_gguf_header if is_gguf else parse_file_header)(known, record.size, name)
+        if header is not None:
+            self.header = header
+            return
+        if self._stream is None:
+            self._stream = await self.source.open(self.file)
+        raw: bytes | bytearray
+        if is_gguf:
+            raw, self.header = await read_gguf_header(self._stream, name)
+        else:
+            raw = await read_header_bytes(self._stream, name)
+            self.header = await parse_file_header(raw, record.size, name)
+        if record.size is None:
+            record.size = self.header.size
+        await self._keep_header(raw, GGUF_HEADER if is_gguf else "")
+
+    async def _known_header(self, label: str) -> bytearray | None:
+        """Read the header's bytes, pieces with ``label``, from the cache; None if they are not all there.
+
+        Only the header of a GGUF file may turn out to lack its end.
+        """
         found = bytearray()
         wanted = 8
         pieces = sorted(self._record.pieces.values(), key=lambda piece: (piece.start, piece.stop))
         for piece in pieces:
-            if piece.start != len(found) or piece.label:
-                return None
+            if piece.start != len(found) or piece.label != label:
+                return found if label and found else None
             ((block, _),) = await self._known_pieces([piece])
             with block:
                 found += bytes(block)
             wanted = 8 + int.from_bytes(found[:8], "little")
-            if len(found) >= wanted:
+            if len(found) >= wanted and not label:
                 return found if len(found) == wanted else None
-        return None
+        return found if label and found else None
 
-    async def _keep_header(self, raw: bytes | bytearray) -> None:
+    async def _keep_header(self, raw: bytes | bytearray, label: str) -> None:
         for start in range(0, len(raw), CHUNK):
             part = bytes(raw[start : start + CHUNK])
-            self._came.append(([(start, start + len(part))], asyncio.ensure_future(digests_beside(part))))
-            await self._keep([Piece(start, start + len(part), identity_of(part))], part)
+            hashed = asyncio.ensure_future(digests_beside(part))
+            self._came.append(([(start, start + len(part))], hashed))
+            await self._keep([Piece(start, start + len(part), joined(await hashed, label), label)], part)
 
     async def _known_pieces(self, pieces: list[Piece]) -> Reads:
         """Read recorded pieces, which adjoin, from the cache; if any is missing there, download their range."""

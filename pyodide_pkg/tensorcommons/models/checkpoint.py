@@ -18,7 +18,7 @@ class Checkpoint:
 
     ``file`` is the config's address for messages. ``tensors`` are the names in the weights files. ``generation`` is the
     parsed ``generation_config.json``, None if the file is missing. ``base`` is the folder of the encoder, if it is
-    another one.
+    another one. ``has_columns`` is False if the matrices that GPT-2's checkpoints store as (in, out) are (out, in).
     """
 
     config: Mapping[str, Any]
@@ -27,6 +27,7 @@ class Checkpoint:
     sentence: Sentence = field(default_factory=Sentence)
     generation: Mapping[str, Any] | None = None
     base: Checkpoint | None = None
+    has_columns: bool = True
 
     @property
     def generation_defaults(self) -> Mapping[str, Any]:

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from ..errors import InvalidWeights, quoted, shown
+from ..formats import STORED
 from ..hub.weights import WeightsFile
 from ..shapes import Shape
 from .weight_loader import Shard
 from .weight_mapping import WeightMapping
 
-FLOATS = ("F32", "F16", "BF16", "F64")
+FLOATS = ("F32", "F16", "BF16", "F64")  # beside the blocks of GGUF files
 logger = logging.getLogger("tensorcommons")
 LISTED = 5  # names in a message; the others are counted
 
@@ -63,7 +64,7 @@ def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Weig
 def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:
     if shape != asked:
         raise InvalidWeights(file, f"tensor {quoted(name)} has shape {quoted(shape)}; the config requires {asked}")
-    if dtype not in FLOATS:
+    if dtype not in FLOATS and dtype.lower() not in STORED:
         raise InvalidWeights(file, f"tensor {quoted(name)} is {dtype}; a parameter must be {' or '.join(FLOATS)}")
 
 

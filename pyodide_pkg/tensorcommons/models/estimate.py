@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from ..backends.device import Device
 from ..errors import UnsupportedDtype, quoted
 from ..formats import BY_OPTION
-from ..hub.cached import CachedSource
 from ..hub.open_cache import CacheSpec, open_cache
-from ..hub.sources import open_source
+from ..hub.sources import cached, open_source
 from ..shapes import size_of
 from ..sharing.manager import TensorSharingManager
 from .decoder import product_of
@@ -58,7 +57,7 @@ class LoadEstimate:
 
 
 async def estimate_load(
-    source: str | Mapping[str, bytes],
+    source: str | bytes | Mapping[str, bytes],
     *,
     manager: TensorSharingManager,
     device: str | Device = "auto",
@@ -86,9 +85,7 @@ async def estimate_load(
     if dtype not in (None, *BY_OPTION):
         raise UnsupportedDtype(f"dtype must be {', '.join(BY_OPTION)} or None, not {quoted(dtype)}")
     files = open_source(source, token=token)
-    kept = await open_cache(cache)
-    if kept.is_on and not files.is_local:
-        files = CachedSource(files, kept)
+    files = cached(files, await open_cache(cache))
     async with AsyncExitStack() as stack:
         architecture, shards, _, _ = await open_checkpoint(files, stack, Reporter(None))
         specs = specs_of(architecture, BY_OPTION["float32" if dtype is None else dtype])

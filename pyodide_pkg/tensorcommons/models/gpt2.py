@@ -1,12 +1,15 @@
 """GPT-2 (Radford et al., 2019, https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf).
 
-A pre-norm decoder with learned positions. Its checkpoints store the weights of linear layers as (in, out).
+A pre-norm decoder with learned positions. Its checkpoints store the weights of linear layers as (in, out); GGUF files
+store them as (out, in).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeAlias
 
 from ..nn import Embedding, FeedForward, LayerNorm, Linear, PreNormLayer, Scope, Weights, merge_heads, split_heads
 from ..ops import minimum, scaled_dot_product_attention
@@ -17,7 +20,7 @@ from .checkpoint import Checkpoint
 from .config import ACTIVATIONS, Activation, check_heads, read_config
 from .decoder import KVState
 
-Product = partial(Linear, is_transposed=True)
+Product: TypeAlias = "Callable[[Scope, int, int], Linear]"
 ALIASES = {  # names that every configuration of `transformers` accepts
     "n_embd": "hidden_size",
     "n_positions": "max_position_embeddings",
@@ -53,12 +56,12 @@ class Gpt2Config:
 class Gpt2Attention:
     """Attention whose queries, keys and values are computed by one matrix; ``i`` is the index of the layer."""
 
-    def __init__(self, scope: Scope, c: Gpt2Config, i: int) -> None:
+    def __init__(self, scope: Scope, c: Gpt2Config, i: int, product: Product) -> None:
         size, self.name, self.heads = c.n_embd, f"h.{i}", c.n_head
         self.scale = (size // c.n_head) ** -0.5 if c.scale_attn_weights else 1.0
         if c.scale_attn_by_inverse_layer_idx:
             self.scale /= i + 1
-        self.joined, self.output = Product(scope / "c_attn", size, 3 * size), Product(scope / "c_proj", size, size)
+        self.joined, self.output = product(scope / "c_attn", size, 3 * size), product(scope / "c_proj", size, size)
 
     def __call__(self, weights: Weights, x: Tensor, past: KVState) -> Tensor:
         """Attend from (batch, sequence, hidden) to these and earlier tokens."""
@@ -70,28 +73,28 @@ class Gpt2Attention:
         return self.output(weights, merge_heads(attended))
 
 
-def _layer(scope: Scope, c: Gpt2Config, i: int) -> PreNormLayer:
+def _layer(scope: Scope, c: Gpt2Config, i: int, product: Product) -> PreNormLayer:
     size, mlp = c.n_embd, scope / "mlp"
     attention_norm = LayerNorm(scope / "ln_1", size, c.layer_norm_epsilon)
-    attention = Gpt2Attention(scope / "attn", c, i)
+    attention = Gpt2Attention(scope / "attn", c, i, product)
     norm = LayerNorm(scope / "ln_2", size, c.layer_norm_epsilon)
-    first, act = Product(mlp / "c_fc", size, c.n_inner), ACTIVATIONS[c.activation_function]
-    feed_forward = FeedForward(first, act, Product(mlp / "c_proj", c.n_inner, size))
+    first, act = product(mlp / "c_fc", size, c.n_inner), ACTIVATIONS[c.activation_function]
+    feed_forward = FeedForward(first, act, product(mlp / "c_proj", c.n_inner, size))
     return PreNormLayer(attention_norm, attention, norm, feed_forward)
 
 
 class Gpt2(CausalDecoder):
-    """The layers of GPT-2."""
+    """The layers of GPT-2, whose matrices are (in, out) if the files have ``columns``."""
 
     prefixes = ("transformer.",)
 
-    def __init__(self, config: Gpt2Config) -> None:
-        c = config
+    def __init__(self, config: Gpt2Config, *, columns: bool) -> None:
+        c, product = config, partial(Linear, is_transposed=columns)
         super().__init__(c, "wte", (c.vocab_size, c.n_embd), c.n_positions)
         self.keys = c.n_head, c.n_embd // c.n_head
         self.cached = tuple(f"h.{i}" for i in range(c.n_layer))
         self.positions = Embedding(self.scope / "wpe", c.n_positions, c.n_embd)
-        self.layers = [_layer(self.scope / name, c, i) for i, name in enumerate(self.cached)]
+        self.layers = [_layer(self.scope / name, c, i, product) for i, name in enumerate(self.cached)]
         self.norm = LayerNorm(self.scope / "ln_f", c.n_embd, c.layer_norm_epsilon)
 
     def hidden(self, weights: Weights, ids: Tensor, past: KVState) -> Tensor:
@@ -105,4 +108,4 @@ class Gpt2(CausalDecoder):
 
 def build(folder: Checkpoint) -> Architecture:
     """Build GPT-2 with the head of ``config.json``."""
-    return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder)), "LMHeadModel")
+    return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder), columns=folder.has_columns), "LMHeadModel")

@@ -28,9 +28,10 @@ from ..formats import BLOCKS, BY_OPTION
 from ..graph.needs import compile_kernels, least_need, misfit
 from ..hub.cached import CachedSource
 from ..hub.config import read_json, read_optional_json
+from ..hub.gguf_source import GgufSource
 from ..hub.open_cache import CacheSpec, open_cache
-from ..hub.source import Source
-from ..hub.sources import open_source
+from ..hub.source import Source, is_gguf_file
+from ..hub.sources import cached, open_source
 from ..hub.streams import FileMissingError
 from ..hub.tokenizer import Tokenizer
 from ..hub.weights import WeightsFile
@@ -42,6 +43,7 @@ from .checkpoint import Checkpoint
 from .checkpoint_match import match
 from .config import architectures
 from .decoder import product_of
+from .gguf import open_gguf
 from .model import Model
 from .prefetch import beside
 from .preprocessing import ImageProcessor
@@ -71,7 +73,7 @@ OTHER_KINDS = {
 
 
 async def from_pretrained(
-    source: str | Mapping[str, bytes],
+    source: str | bytes | Mapping[str, bytes],
     *,
     manager: TensorSharingManager,
     device: str | Device = "auto",
@@ -85,14 +87,16 @@ async def from_pretrained(
     """Load a model and share its weights with the models of ``manager``.
 
     ``source`` is the URL of a folder, "org/name[@revision]", a local folder, or ``{"config.json": bytes, ...}``, where
-    in a browser a Blob may be in the place of bytes.
+    in a browser a Blob may be in the place of bytes. It may be one GGUF file instead: "org/name/file.gguf", a URL or
+    path that ends so, or its bytes; config, tokenizer and defaults of generation come from its metadata.
     ``device`` is a kind, a Device, or "auto". A ``task`` that the model does not support is an error.
     ``tokenizer=False`` loads no tokenizer.
 
     ``dtype`` is that of the stored weights, to which the file's numbers are converted while they are loaded: "float32"
     (the default), "float16", with matrices and tables in half the bytes, or "int8", with those in 27 % of the bytes, as
     blocks of 32 int8 numbers with a scale (GGUF's Q8_0); "fp32", "fp16" and "q8" are other names. Vectors, computation
-    and, with "int8", matrices whose rows are not whole blocks are float32.
+    and, with "int8", matrices whose rows are not whole blocks are float32. Blocks of a GGUF file are widened, those of
+    Q8_0 kept with "int8".
 
     ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
     "seconds_left"}``, sizes in bytes. ``status`` is "initiate", "download", "progress", "progress_total", "done" or
@@ -154,7 +158,7 @@ def _clear_frames(error: BaseException) -> None:
 
 
 async def _loaded(
-    source: str | Mapping[str, bytes],
+    source: str | bytes | Mapping[str, bytes],
     manager: TensorSharingManager,
     device: str | Device,
     dtype: str | None,
@@ -173,9 +177,7 @@ async def _loaded(
     form = BY_OPTION["float32" if dtype is None else dtype]
     name = manager.add_model(files.name, manager.devices.choose(device))
     try:
-        kept = await open_cache(cache)
-        if kept.is_on and not files.is_local:
-            files = CachedSource(files, kept)
+        files = cached(files, await open_cache(cache))
         async with AsyncExitStack() as stack:
             if isinstance(files, CachedSource):
                 await stack.enter_async_context(files.comparing(MOST_FILES + TOKENIZER_FILES * tokenizer))
@@ -296,7 +298,13 @@ async def open_checkpoint(
 
     Returns the architecture, the tensors to read from each weights file, the source of the tokenizer, and the prompts.
     """
-    report("initiate", f"{source.name}/config.json")
+    gguf = None
+    if isinstance(source, GgufSource):
+        report("initiate", source.name)
+        report("download", f"{source.folder.name}/{source.file}")
+        gguf = await open_gguf(source, stack)
+    else:
+        report("initiate", f"{source.name}/config.json")
     try:
         config = await read_json(source, "config.json")
     except FileMissingError:
@@ -313,11 +321,11 @@ async def open_checkpoint(
         sources.insert(0, source.sibling(family.base(config, file)))
         base = Checkpoint(await read_json(sources[0], "config.json"), f"{sources[0].name}/config.json")
     async with beside(_sentence(source, config)) as reading:
-        weights = [await _weights(each, stack, report) for each in sources]
+        weights = [[gguf]] if gguf else [await _weights(each, stack, report) for each in sources]
     sentence, use = reading.result()
     names = frozenset(entry.name for each in weights[-1] for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if family.generates else None
-    architecture = family.build(Checkpoint(config, file, names, sentence, options, base))
+    architecture = family.build(Checkpoint(config, file, names, sentence, options, base, has_columns=gguf is None))
     shards: list[Shard] = []
     for number, mapping in enumerate(architecture.names):
         opened = await _weights(source, stack, report, mapping.folder) if mapping.folder else weights[number]
@@ -339,6 +347,10 @@ async def _name_another_kind(source: Source) -> None:
         raise InvalidWeights(
             source.name, "this is the name of a file: pass the folder that contains it and config.json"
         )
+    for file in source.files_in(""):
+        if is_gguf_file(file):
+            name = f"{source.name}/{file.lstrip('/')}"
+            raise InvalidWeights(name, "the folder contains a GGUF file: pass its own address, which ends in .gguf")
     for file, what in OTHER_KINDS.items():
         if await source.exists(file):
             raise InvalidWeights(f"{source.name}/{file}", f"the folder contains {what}")

@@ -24,7 +24,7 @@ from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import Slices, yield_to_loop
 from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
-from ..formats import BLOCKS, Packer
+from ..formats import BLOCKS, STORED, Packer
 from ..graph.needs import Need
 from ..hub.cached import CachedSource
 from ..hub.entries import Read
@@ -330,7 +330,8 @@ async def _each(runs: AsyncIterator[list[Read]]) -> AsyncGenerator[Read]:
 class Conversion:
     """How a tensor of a file becomes the bytes of its storage: as they are, in another dtype, or quantised.
 
-    With ``is_none`` the bytes are the same, and thus their hash.
+    Blocks of a file are widened, unless the storage has blocks of the same format. With ``is_none`` the bytes are the
+    same, and thus their hash.
     """
 
     def __init__(self, entry: TensorEntry, spec: Spec, file: str) -> None:
@@ -339,15 +340,21 @@ class Conversion:
         self.file = file
         self.packing = BLOCKS[spec.format] if isinstance(spec, BlockSpec) else None
         self.name = spec.dtype.name if self.packing is None else self.packing.name  # the format on the device
-        self.is_none = self.packing is None and entry.dtype != "BF16" and NUMPY_NAME[entry.dtype] == self.name
+        self.stored = STORED.get(entry.dtype.lower())  # the blocks of the file
+        self.is_none = (
+            not (self.packing or self.stored or entry.heads)
+            and entry.dtype != "BF16"
+            and NUMPY_NAME[entry.dtype] == self.name
+        )
+        self._as = f" as {self.name}" + (f" of {entry.heads} heads" if entry.heads else "")
 
     def origin(self, identity: str) -> str:
         """Return the registry's key of the tensor's origin by the file's content, ``identity``."""
-        return f"{identity} as {self.name}"
+        return f"{identity}{self._as}"
 
     def address(self, version: str | None) -> str | None:
         """Return the registry's key of its origin by the file's version and the byte range; None without a version."""
-        return version and f"{version} {self.entry.start}-{self.entry.stop} as {self.name}"
+        return version and f"{version} {self.entry.start}-{self.entry.stop}{self._as}"
 
     async def blocks(self, chunks: AsyncGenerator[ByteBuffer]) -> AsyncGenerator[ByteBuffer]:
         """Yield the storage's bytes in order, from the ``chunks`` of the file, which are yielded or freed.
@@ -380,28 +387,79 @@ class Conversion:
 
     async def _converted(self, chunks: AsyncGenerator[ByteBuffer]) -> AsyncGenerator[memoryview]:
         """Yield the storage's bytes piece by piece. The chunks are freed."""
-        packer, before = None if self.packing is None else Packer(self.packing), ITEMSIZE[self.entry.dtype]
+        packer = None if self.packing is None else Packer(self.packing)
+        units = Units(self._unit)
         async with aclosing(chunks):
             async for raw in chunks:
                 with raw:
                     for _, piece in raw.pieces():
                         await yield_to_loop()
-                        array = as_array(replace(self.entry, shape=(len(piece) // before,)), piece)
-                        yield self._bytes_of(array, packer)
+                        whole = units.add(piece)
+                        if self.entry.heads:
+                            whole = halves_of_pairs(whole, self.entry.shape[0] // self.entry.heads, self._row)
+                        yield self._bytes_of(whole, packer)
         if packer is not None:
             yield memoryview(packer.rest())
 
-    def _bytes_of(self, array: Any, packer: Packer | None) -> memoryview:
-        """Convert a piece of the tensor; of a quantised one, return its first field."""
-        with np.errstate(over="ignore"):  # values too large for float16 become infinite, as in every framework
+    @property
+    def _row(self) -> int:
+        """Bytes of a row in the file; of a vector, of an element."""
+        return self.entry.nbytes // max(self.entry.shape[0], 1)
+
+    @property
+    def _unit(self) -> int:
+        """Bytes of the file that are converted together, at least: an element, a block, or the rows of a head."""
+        if self.entry.heads:
+            return self._row * (self.entry.shape[0] // self.entry.heads)
+        return self.stored.nbytes if self.stored else ITEMSIZE[self.entry.dtype]
+
+    def _bytes_of(self, whole: memoryview, packer: Packer | None) -> memoryview:
+        """Convert a piece of the tensor; of one in blocks on the device, return its first field."""
+        if packer is not None and self.stored is packer.form:
+            return memoryview(packer.add(bytes(whole)))
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # values too large for float16 become infinite, as everywhere
+            array = self._numbers(whole)
             if packer is None:
-                return memoryview(array.astype(self.spec.dtype.numpy, copy=True).view(np.uint8))
+                return memoryview(array.astype(self.spec.dtype.numpy, copy=True).reshape(-1).view(np.uint8))
             try:
                 return memoryview(packer.add(packer.form.quantize(array.astype(np.float32))))
             except ValueError as error:
                 name = quoted(self.entry.name)
                 reason = f'tensor {name} cannot be quantised: {error}; load the model with dtype="float32"'
                 raise InvalidWeights(self.file, reason) from None
+
+    def _numbers(self, whole: memoryview) -> Any:
+        if self.stored is not None:
+            return self.stored.numbers(whole)
+        return as_array(replace(self.entry, shape=(len(whole) // ITEMSIZE[self.entry.dtype],)), whole)
+
+
+class Units:
+    """Bytes that arrive in pieces, divided into whole units of ``size`` bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._rest = bytearray()
+
+    def add(self, piece: memoryview) -> memoryview:
+        """Return the whole units that are there with ``piece``; the rest is kept for the next."""
+        if not self._rest and len(piece) % self.size == 0:
+            return piece
+        self._rest += piece
+        end = len(self._rest) - len(self._rest) % self.size
+        whole, self._rest = self._rest[:end], self._rest[end:]
+        return memoryview(whole)
+
+
+def halves_of_pairs(rows: memoryview, size: int, row: int) -> memoryview:
+    """Reorder the rows of whole heads, ``size`` rows of ``row`` bytes each, from pairs to halves.
+
+    llama.cpp rotates the rows 2k and 2k + 1 of a head together, `transformers` the rows k and k + size / 2.
+    """
+    pairs = np.frombuffer(rows, np.uint8).reshape(-1, size // 2, 2, row)
+    return memoryview(np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(-1))
 
 
 def known_entry(

@@ -1,0 +1,231 @@
+"""Models in GGUF files beside the same models in safetensors: equal numbers, shared weights, equal texts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Model, TensorSharingManager
+from tensorcommons.errors import InvalidWeights, TensorCommonsError, UnsupportedModel
+from tensorcommons.formats import STORED
+from tests.cases import Place, only
+from tests.cases.checkpoints import WEIGHTS, files_of, pack
+from tests.cases.gguf_files import GOLDENS, SIZES, metadata_for, quantized, stored, tensors_for, write
+from tests.cases.seeded import checkpoint
+from tests.cases.support import near, raises
+
+SIZE: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 256}
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": SIZE,
+    "qwen2": SIZE,
+    "qwen3": {**SIZE, "head_dim": 128, "use_sliding_window": False},
+    "gpt2": {"n_embd": 256, "n_head": 4},
+}
+IDS = {"input_ids": np.array([[2, 17, 31, 5, 3, 80, 7]])}
+
+
+def files_for(place: Place, kind: str) -> dict[str, bytes]:
+    """Make the checkpoint of a tiny model whose matrices have rows of 256 numbers; of BERT, the committed one."""
+    if kind == "bert":
+        return files_of(place, "tiny-bert")
+    return checkpoint(place, f"tiny-{kind}", **KINDS[kind])
+
+
+def both(kind: str, files: dict[str, bytes], types: Any) -> tuple[bytes, dict[str, bytes]]:
+    """Make a GGUF file whose matrices have ``types``, in turn, and the safetensors form of its numbers."""
+    names = {theirs: ours for ours, theirs in GOLDENS["names"][kind].items()}
+    config, turns, tensors, numbers = json.loads(files["config.json"]), itertools.cycle(types), {}, {}
+    for number, (name, array) in enumerate(tensors_for(kind, files).items()):
+        of = next(turns) if array.ndim == 2 else "F32"
+        if of in ("F32", "F16", "BF16"):
+            tensors[name] = stored(of, array)
+            raw = np.frombuffer(tensors[name][2], {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[of])
+            wide = (raw.astype(np.uint32) << 16).view(np.float32) if of == "BF16" else raw.astype(np.float32)
+        else:
+            blocks = quantized(of, array.shape, number)
+            tensors[name] = of, array.shape, blocks
+            wide = STORED[of.lower()].numbers(blocks)
+        numbers[names[name]] = _as_in_checkpoints(kind, name, wide.reshape(array.shape), config)
+    return write(metadata_for(kind, files), tensors), {**files, WEIGHTS: pack(numbers)}
+
+
+def _as_in_checkpoints(kind: str, name: str, array: Any, config: dict[str, Any]) -> Any:
+    part = name.split(".")[-2]
+    if kind == "llama" and part in ("attn_q", "attn_k"):
+        heads = config["num_attention_heads" if part == "attn_q" else "num_key_value_heads"]
+        return array.reshape(heads, -1, 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+    if kind == "gpt2" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down") and array.ndim == 2:
+        return np.ascontiguousarray(array.T)
+    return array
+
+
+async def _load(place: Place, manager: TensorSharingManager, files: Any, dtype: str | None = None) -> Model:
+    return await tc.from_pretrained(files, manager=manager, device=place.device, dtype=dtype, tokenizer=False)
+
+
+async def _read(model: Model, name: str) -> Any:
+    return await (await model(**IDS, outputs=[name]))[name].read()
+
+
+async def _compare(place: Place, kind: str, types: Any, dtype: str | None = None) -> None:
+    """Load both forms: the outputs and texts are equal, and so are the weights, but for GPT-2's columns."""
+    gguf, files = both(kind, files_for(place, kind), types)
+    manager = place.manager()
+    first = await _load(place, manager, {"model.gguf": gguf}, dtype)
+    once = manager.report().unique_weight_bytes
+    second = await _load(place, manager, files, dtype)
+    name = "last_hidden_state" if kind == "bert" else "logits"
+    found, golden = await _read(first, name), await _read(second, name)
+    assert np.isfinite(golden).all() and golden.std() > 0.01
+    if kind == "gpt2":
+        near(found, golden, 1e-4)
+    else:
+        np.testing.assert_array_equal(found, golden)
+        assert manager.report().unique_weight_bytes == once, kind
+    if kind != "bert":
+        options: dict[str, Any] = {"max_new_tokens": 12, "pad_token_id": 0}
+        texts = [await model.generate(IDS["input_ids"], **options) for model in (first, second)]
+        np.testing.assert_array_equal(*texts)
+        assert len(set(texts[0][0, -12:].tolist())) > 1
+    first.unload()
+    second.unload()
+
+
+async def llama_with_every_type(place: Place) -> None:
+    await _compare(place, "llama", SIZES)
+
+
+async def qwen2_with_every_type(place: Place) -> None:
+    await _compare(place, "qwen2", reversed(SIZES))
+
+
+async def qwen3_with_every_type(place: Place) -> None:
+    await _compare(place, "qwen3", SIZES)
+
+
+async def gpt2_with_k_quants(place: Place) -> None:
+    await _compare(place, "gpt2", ("Q4_K", "Q6_K", "F16", "Q5_K", "Q8_0"))
+
+
+async def bert_in_floats(place: Place) -> None:
+    await _compare(place, "bert", ("F32", "F16", "BF16"))
+
+
+async def in_float16(place: Place) -> None:
+    for kind in ("llama", "gpt2"):
+        await _compare(place, kind, ("Q5_0", "Q3_K", "F16", "IQ4_NL"), "float16")
+
+
+async def bert_pools_as_its_metadata_says(place: Place) -> None:
+    files = files_for(place, "bert")
+    data, tensors = metadata_for("bert", files), tensors_for("bert", files)
+    for pooling, expected in ((2, lambda hidden: hidden[:, 0]), (1, lambda hidden: hidden.mean(1))):
+        written = write({**data, "bert.pooling_type": pooling}, {name: stored("F32", a) for name, a in tensors.items()})
+        model = await _load(place, place.manager(), {"m.gguf": written})
+        vector = expected(await _read(model, "last_hidden_state"))
+        near(await _read(model, "sentence_embedding"), vector / np.linalg.norm(vector, axis=1, keepdims=True), 1e-4)
+        model.unload()
+
+
+async def blocks_of_the_device_are_kept(place: Place) -> None:
+    """``dtype="int8"`` takes the blocks of Q8_0 as they are, with the rows of heads in order, and converts others."""
+    gguf, files = both("llama", files_for(place, "llama"), ("Q8_0", "Q4_0"))
+    manager = place.manager()
+    model, dense = await _load(place, manager, {"model.gguf": gguf}, "int8"), await _load(place, manager, files)
+    blocks, numbers = (manager.registry.held_by(each.name) for each in (model, dense))
+    kept = converted = 0
+    for name, entry in blocks.items():
+        if entry.spec.dtype.name == "float32":
+            continue
+        words = np.frombuffer(bytes(await entry.storage.content()), np.int8)
+        wanted = np.frombuffer(bytes(await numbers[name].storage.content()), np.float32)
+        found = STORED["q8_0"].dense(words, (len(wanted) // 256, 256)).reshape(-1)
+        near(found, wanted, 0.01)
+        kept, converted = kept + np.array_equal(found, wanted), converted + (not np.array_equal(found, wanted))
+    assert (kept, converted) == (8, 7)
+    near(await _read(model, "logits"), await _read(dense, "logits"), 0.05)
+
+
+async def generation_follows_the_metadata(place: Place) -> None:
+    files = files_for(place, "llama")
+    tensors = {name: stored("F32", array) for name, array in tensors_for("llama", files).items()}
+    data = metadata_for("llama", files)
+    model = await _load(place, place.manager(), {"m.gguf": write(data, tensors)})
+    text = (await model.generate(IDS["input_ids"], max_new_tokens=12, pad_token_id=0))[0, IDS["input_ids"].shape[1] :]
+    ends = {"tokenizer.ggml.eos_token_id": int(text[3]), "tokenizer.ggml.padding_token_id": 5}
+    model = await _load(place, place.manager(), {"m.gguf": write({**data, **ends}, tensors)})
+    stopped = await model.generate(IDS["input_ids"], max_new_tokens=12)
+    first = text.tolist().index(int(text[3]))
+    assert stopped[0, IDS["input_ids"].shape[1] :].tolist() == text[: first + 1].tolist()
+
+
+@only("cpu")
+async def files_that_are_not_supported_are_refused_by_name(place: Place) -> None:
+    files = files_for(place, "llama")
+    tensors = {name: stored("F32", array) for name, array in tensors_for("llama", files).items()}
+    data = metadata_for("llama", files)
+
+    def changed(**values: Any) -> bytes:
+        table = {**data, **{key.replace("__", "."): each for key, each in values.items()}}
+        return write({key: each for key, each in table.items() if each is not None}, tensors)
+
+    frequencies = stored("F32", np.ones(8, np.float32))
+    cases: dict[str, tuple[type[TensorCommonsError], bytes]] = {
+        "'mamba' is not supported; supported: bert, gpt2, llama": (
+            UnsupportedModel,
+            changed(general__architecture="mamba"),
+        ),
+        "general.architecture": (InvalidWeights, changed(general__architecture=None)),
+        "llama-gguf-split --merge": (InvalidWeights, changed(split__count=3)),
+        "general.type is 'adapter'": (InvalidWeights, changed(general__type="adapter")),
+        "llama.block_count is missing": (InvalidWeights, changed(llama__block_count=None)),
+        "llama.embedding_length must be an integer, not 'x'": (InvalidWeights, changed(llama__embedding_length="x")),
+        "llama.feed_forward_length must be an integer, not an array of 2": (
+            InvalidWeights,
+            changed(llama__feed_forward_length=np.array([1, 2])),
+        ),
+        "llama.expert_count 8 is not supported": (InvalidWeights, changed(llama__expert_count=8)),
+        "llama.rope.scaling.type 'yarn' is not supported": (InvalidWeights, changed(llama__rope__scaling__type="yarn")),
+        "llama.rope.dimension_count 4 is not supported": (InvalidWeights, changed(llama__rope__dimension_count=4)),
+        "has no pairs of rows for 0 heads": (InvalidWeights, changed(llama__attention__head_count_kv=0)),
+        "tensor 'rope_freqs.weight' is not one of a llama": (
+            InvalidWeights,
+            write(data, {**tensors, "rope_freqs.weight": frequencies}),
+        ),
+        "token_embd.weight": (
+            InvalidWeights,
+            write(data, {k: v for k, v in tensors.items() if k != "token_embd.weight"}),
+        ),
+        "are missing: layers.1.mlp.up_proj.weight": (
+            InvalidWeights,
+            write(data, {k: v for k, v in tensors.items() if k != "blk.1.ffn_up.weight"}),
+        ),
+    }
+    manager = place.manager()
+    for reason, (kind, raw) in cases.items():
+        await raises(kind, _load(place, manager, {"model.gguf": raw}), reason)
+        assert not manager.models and not manager.report().unique_weight_bytes
+    others: dict[str, dict[str, bytes]] = {
+        "one of 3 files of a model: merge them": {"m-00001-of-00003.gguf": changed()},
+        "not GGUF: a web page": {"m.gguf": b"<!doctype html>" + bytes(99)},
+        "a GGUF file: pass its own address": {**files, WEIGHTS: changed()},
+    }
+    for reason, given in others.items():
+        await raises(InvalidWeights, _load(place, manager, given), reason)
+
+
+@only("cpu")
+async def linear_scaling_of_positions_is_the_configs(place: Place) -> None:
+    files = checkpoint(place, "tiny-llama", **SIZE, rope_scaling={"rope_type": "linear", "factor": 4.0})
+    tensors = {name: stored("F32", array) for name, array in tensors_for("llama", files).items()}
+    scaling = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    manager = place.manager()
+    model = await _load(place, manager, write({**metadata_for("llama", files), **scaling}, tensors))
+    golden = await _read(await _load(place, manager, files), "logits")
+    np.testing.assert_array_equal(await _read(model, "logits"), golden)
+    plain = await _load(place, manager, write(metadata_for("llama", files), tensors))
+    assert np.abs(await _read(plain, "logits") - golden).max() > 1e-3
