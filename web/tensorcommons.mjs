@@ -166,7 +166,7 @@ async function hardware(base, { devices }) {
   if (devices && !devices.includes("webgpu")) return false;
   const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) return false;
-  return !(await import(new URL("bridge/webgpu.js", base))).isSoftware(adapter);
+  return !(await import(new URL("bridge/webgpu/adapter.js", base))).isSoftware(adapter);
 }
 
 async function whyNotShared({ devices }, gpu) {

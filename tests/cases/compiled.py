@@ -78,6 +78,44 @@ async def a_replay_is_one_call(device: Device) -> None:
     assert (device.backend.live_buffers(), device.total) == (live, total)
 
 
+COUNT_BIND_GROUPS = """
+() => {
+  const make = GPUDevice.prototype.createBindGroup;
+  const counted = { made: 0, end() { GPUDevice.prototype.createBindGroup = make; } };
+  GPUDevice.prototype.createBindGroup = function (...given) {
+    counted.made += 1;
+    return make.apply(this, given);
+  };
+  return counted;
+}
+"""
+
+
+@only("webgpu")
+async def a_repeated_run_keeps_its_bind_groups(device: Device) -> None:
+    from pyodide.code import run_js
+
+    compiled = tc.compile(lambda x, y: tc.matmul(tc.matmul(x, x), y))
+    arrays = [numbers(4, 4, seed=seed) for seed in range(3)]
+    x, y, other = on(device, *arrays)
+
+    async def made(tensor: tc.Tensor, array: Any) -> int:
+        """Run once, and return the number of bind groups that were made for it."""
+        counted = run_js(COUNT_BIND_GROUPS)()
+        try:
+            near(await (await compiled(x, tensor)).read(), arrays[0] @ arrays[0] @ array)
+        finally:
+            counted.end()
+        return int(counted.made)
+
+    assert await made(y, arrays[1]) == 2
+    for _ in range(2):  # the output's buffer is reused from then on
+        await made(y, arrays[1])
+    assert await made(y, arrays[1]) == 0
+    assert await made(other, arrays[2]) == 1, "one dispatch reads it"
+    assert await made(y, arrays[1]) == 1
+
+
 @only("webgpu")
 async def a_read_that_a_run_began_gives_what_is_there_when_it_is_asked_for(device: Device) -> None:
     compiled, other = tc.compile(lambda x: (x + 1, x * 2)), tc.compile(lambda x: x - 1)
@@ -91,7 +129,7 @@ async def a_read_that_a_run_began_gives_what_is_there_when_it_is_asked_for(devic
             result = await compiled(x)
             near(await result[0].read(), values + 1.0)
         result = await compiled(x)
-        assert gpu.ahead
+        assert gpu.reads.ahead
         return result
 
     near(await (await begun())[0].read(), values + 1.0)
@@ -113,7 +151,7 @@ async def a_read_that_a_run_began_gives_what_is_there_when_it_is_asked_for(devic
     near(await result[0].read(), values + 1.0)
     result = await begun()
     result[0].release()
-    assert not gpu.ahead
+    assert not gpu.reads.ahead
     near(await result[1].read(), values * 2.0)
     first, second = await begun(), await compiled(x)
     both = await tc.read_together([*first, *second])

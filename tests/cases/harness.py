@@ -72,7 +72,8 @@ def real_bytes(device: Device) -> int:
         backend: Any = device.backend
         return sum(array.nbytes for array in backend.arrays.values())
     spares = [spare for program in gpu.programs.values() for spare in program.spares if spare]
-    return sum(int(buffer.size) for buffer in [*gpu.buffers.values(), *spares, *([gpu.staging] if gpu.staging else [])])
+    staging = [gpu.reads.staging] if gpu.reads.staging else []
+    return sum(int(buffer.size) for buffer in [*gpu.buffers.values(), *spares, *staging])
 
 
 @asynccontextmanager

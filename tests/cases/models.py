@@ -366,17 +366,17 @@ async def tasks_that_do_not_fit(place: Place) -> None:
 async def what_a_forward_needs_is_compiled_while_it_loads(place: Place) -> None:
     backend: Any = place.device.backend
     model = await _load(place, f"{place.tiny}/tiny-bert")
-    at_load = backend.bridge.proxy.pipelines.size
+    at_load = backend.bridge.proxy.programs.pipelines.size
     seen = []
     await model.compile([(1, 5), (1, 7), (2, 20)], progress_callback=lambda done, total: seen.append((done, total)))
     assert seen == [(0, 2), (1, 2), (2, 2)], "5 and 7 tokens must have one shape"
-    programs, known = len(place.device.programs), backend.bridge.proxy.pipelines.size
+    programs, known = len(place.device.programs), backend.bridge.proxy.programs.pipelines.size
     assert at_load >= 0.8 * known, f"{at_load} of {known} kernels were compiled before the weights had arrived"
     calls = place.device.backend.calls
     await model(input_ids=np.ones((1, 6), np.int32) * 2, attention_mask=np.ones((1, 6), np.int32))
     assert len(place.device.programs) == programs
     assert place.device.backend.calls <= calls + 2, "only the arena and the run"
-    assert backend.bridge.proxy.pipelines.size == known, "a kernel was compiled at the first call"
+    assert backend.bridge.proxy.programs.pipelines.size == known, "a kernel was compiled at the first call"
     await raises(ShapeMismatch, model.compile([(1, 0)]), "input_ids")
     model.unload()
     await raises(TensorReleased, model.compile([(1, 5)]), "unloaded")

@@ -88,7 +88,7 @@ class WebGPUBridge:
 
     def _watch(self, gpu: Any) -> None:
         """Use ``gpu`` from now on, and record its loss by a callback, because a query is a call into JavaScript."""
-        self._gpu = gpu
+        self._gpu, self._reads, self._programs = gpu, gpu.reads, gpu.programs
         self._loss = ""
 
         def lost(why: str) -> None:
@@ -155,7 +155,7 @@ class WebGPUBridge:
         self._staging = nbytes
         if not nbytes:
             self.calls += 1
-            self._gpu.stage(0)
+            self._reads.stage(0)
 
     async def read(self, ranges: Sequence[tuple[int, int, int]]) -> list[memoryview]:
         """Map one copy of all ranges (handle, offset, nbytes) and return their bytes."""
@@ -171,7 +171,7 @@ class WebGPUBridge:
         if not length:
             return [memoryview(b"") for _ in ranges]
         data = np.empty(length, np.uint8).data
-        await self._replied(data, lambda number: self._gpu.readBuffers(number, self._staging, *words))
+        await self._replied(data, lambda number: self._reads.begin(number, self._staging, *words))
         return [data[cut] for cut in cuts]
 
     async def read_block(self, handle: int, offset: int, nbytes: int) -> ByteBuffer:
@@ -180,7 +180,7 @@ class WebGPUBridge:
         if nbytes:
             self.calls += 1
             words = handle, offset, nbytes + 3 & ~3
-            await self._replied(None, lambda number: self._gpu.readInto(number, self._staging, block.raw, *words))
+            await self._replied(None, lambda number: self._reads.beginInto(number, self._staging, block.raw, *words))
         return block
 
     async def _replied(self, data: memoryview | None, begin: Callable[[int], None]) -> None:
@@ -198,13 +198,13 @@ class WebGPUBridge:
     async def compile(
         self, program: int, description: str, params: memoryview, tell: Callable[[int, int], None]
     ) -> None:
-        """Compile the pipelines of a description (see ``webgpu.js``) and keep it under ``program``.
+        """Compile the pipelines of a description (see ``webgpu/programs.js``) and keep it under ``program``.
 
         ``tell(done, total)`` is called as they are compiled.
         """
         self.calls += 1
         try:
-            self._hosts[program] = await self._gpu.compileProgram(program, description, params, tell)
+            self._hosts[program] = await self._programs.compile(program, description, params, tell)
         except JsException as error:
             raise self._typed(error) from error
 
@@ -221,7 +221,7 @@ class WebGPUBridge:
         try:
             if host.nbytes:
                 self._hosts[program].assign(host)
-            queued = self._gpu.runProgram(program, arena, first, bound)
+            queued = self._programs.run(program, arena, first, bound)
         except JsException as error:
             raise self._typed(error) from error
         return None if queued is True else self._rest_of(queued)
@@ -238,7 +238,7 @@ class WebGPUBridge:
         """Replay ``program`` several times: ``chain`` is how often, the output that is fed back, and its leaf."""
         self.calls += 1
         try:
-            self._gpu.runChain(program, arena, first, memoryview(array("i", leaves)), hosts, *chain)
+            self._programs.runChain(program, arena, first, memoryview(array("i", leaves)), hosts, *chain)
         except JsException as error:
             raise self._typed(error) from error
 
@@ -259,7 +259,7 @@ class WebGPUBridge:
         self.calls += 1
         numbers, bound = memoryview(array("i", classes)), memoryview(array("i", handles))
         try:
-            found = await self._gpu.timeProgram(program, numbers, least, arena, host, bound)
+            found = await self._programs.time(program, numbers, least, arena, host, bound)
         except JsException as error:
             raise self._typed(error) from error
         return [(int(number), ms, on_device) for number, ms, on_device in json.loads(found)]
@@ -267,28 +267,28 @@ class WebGPUBridge:
     def stop(self, program: int) -> None:
         """End the run of ``program`` at its next part."""
         self.calls += 1
-        self._gpu.stopProgram(program)
+        self._programs.stop(program)
 
     def spare(self, program: int, number: int, handle: int) -> None:
         """Leave the buffer of ``handle`` to ``program``: the output ``number`` of its next run is written there."""
         self.calls += 1
-        self._gpu.spareBuffer(program, number, handle)
+        self._programs.spare(program, number, handle)
 
     def drop_spares(self, program: int) -> None:
         """Destroy what :meth:`spare` left to ``program``."""
         self.calls += 1
-        self._gpu.dropSpares(program)
+        self._programs.dropSpares(program)
 
     def discard(self, program: int) -> None:
         """Destroy a compiled program."""
         self.calls += 1
         self._hosts.pop(program, None)
-        self._gpu.discardProgram(program)
+        self._programs.discard(program)
 
     def abandon(self, program: int) -> None:
         """Forget a program, also one that is still being compiled: its compilation then fails."""
         self.calls += 1
-        self._gpu.abandonProgram(program)
+        self._programs.abandon(program)
 
     async def wait(self) -> None:
         """Wait until the queue is empty."""

@@ -27,7 +27,7 @@ from .kernels.probe import PROBES, probes
 from .shader import Dispatch, compose
 from .windows import ALIGNMENT, Windows
 
-UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu.js: from 2 on a program's leaves and then its outputs
+UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu/program.js: from 2 on a program's leaves and then its outputs
 BESIDE = 3  # bindings that a step with a weight needs for its other operands
 PART = 8  # dispatches a part on a software adapter: a run can be stopped between parts, a few ms apart each
 
