@@ -12,6 +12,9 @@ PORT ?= 8000
 # MODELS=small leaves the large sample models out of the site (365 MB).
 MODELS ?= all
 
+# At the same time: the hosts of the tests are downloaded while the site is built.
+SITE_AND_HOSTS = $(VENV_PYTHON) -m scripts.hosts & hosts=$$!; $(VENV_PYTHON) -m scripts.site; site=$$?; wait $$hosts && exit $$site
+
 export PYTHONUNBUFFERED := 1
 # Empty: compiled modules are kept. Without them each worker and each program that a test starts compiles seconds longer.
 export PYTHONDONTWRITEBYTECODE :=
@@ -32,8 +35,7 @@ demo: setup ## Build the site, serve it on 127.0.0.1 (PORT=8000) and open it
 	@$(VENV_PYTHON) -m scripts.serve --port $(PORT) --open
 
 test: setup ## Build wheel and site, then run tests/ and e2e/ (ARGS="…" for pytest)
-	@$(VENV_PYTHON) -m scripts.site
-	@$(VENV_PYTHON) -m scripts.hosts
+	@$(SITE_AND_HOSTS)
 	@$(VENV_PYTHON) -m scripts.browser
 	@$(VENV_PYTHON) -m pytest $(ARGS)
 
@@ -41,8 +43,7 @@ quick: setup ## Run the most useful tests, about a minute: graphs, ops, models, 
 	@$(VENV_PYTHON) -m pytest tests --ignore=tests/setup --ignore=tests/bench --ignore=tests/hub -m "not long and not slow" $(ARGS)
 
 long: setup ## Run the tests that take minutes: fuzzers, SmolLM2's real weights on every device (ARGS="…" for pytest)
-	@$(VENV_PYTHON) -m scripts.site
-	@$(VENV_PYTHON) -m scripts.hosts
+	@$(SITE_AND_HOSTS)
 	@$(VENV_PYTHON) -m pytest -m long -o faulthandler_timeout=7200 $(ARGS)
 
 bench: setup ## Measure the page, and the package and its peers, in a real browser (ARGS="matmul encoder")

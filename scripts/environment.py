@@ -96,7 +96,7 @@ def install_npm(inputs: Sequence[Path], folder: Path) -> None:
             fetched += 1
             progress.update(min(fetched, total))
 
-    cache = paths.CACHE / "npm-cache"
+    cache = folder.with_name(f"{folder.name}-cache")
     run_quietly(
         [
             *(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"),

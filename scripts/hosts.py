@@ -88,7 +88,7 @@ def programs(folder: Path) -> list[Path]:
 
 def main() -> int:
     """Install the hosts."""
-    with one_at_a_time():
+    with one_at_a_time("hosts."):  # beside a build of the site
         ensure_hosts()
     return 0
 

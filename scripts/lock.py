@@ -1,4 +1,4 @@
-"""Lock of the cache and dist folders of a checkout."""
+"""Locks of the cache and dist folders of a checkout."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Lock the checkout: a second set-up or build waits for the first, with a message."""
+def one_at_a_time(part: str = "") -> Iterator[None]:
+    """Lock the checkout: a second set-up or build waits for the first, with a message.
+
+    ``part`` names files that no other set-up or build changes; they have a lock of their own.
+    """
     paths.CACHE.mkdir(parents=True, exist_ok=True)
-    with (paths.CACHE / "lock").open("w") as lock:
+    with (paths.CACHE / f"{part}lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
