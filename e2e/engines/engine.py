@@ -60,8 +60,12 @@ def firefox(folder: Path, *, webgpu: bool = False, **more: bool | int) -> Iterat
 
 
 @contextmanager
-def webkitgtk(folder: Path) -> Iterator[Session]:
-    """Run MiniBrowser in automation mode, which stores nothing beyond the session, on an X server of its own."""
+def webkitgtk(folder: Path, *, optimizing: bool = False) -> Iterator[Session]:
+    """Run MiniBrowser in automation mode, which stores nothing beyond the session, on an X server of its own.
+
+    Without ``optimizing`` it lacks its optimizing compiler of WebAssembly, which takes 11 of the 20 seconds of CPU of a
+    start of Python. That pays in a tab that runs for minutes.
+    """
     with ExitStack() as stack:
         screen, log = folder / "screen", folder / "webkit.log"
         with screen.open("wb") as number:
@@ -69,6 +73,7 @@ def webkitgtk(folder: Path) -> Iterator[Session]:
             server = stack.enter_context(running(command, folder / "xvfb.log", {}, pass_fds=[number.fileno()]))
         found = wait_for(server, screen, r"(\d+)\n")
         env = {"DISPLAY": f":{found[1]}", "HOME": str(folder), "GDK_BACKEND": "x11", "NO_AT_BRIDGE": "1"}
+        env |= {} if optimizing else {"JSC_useOMGJIT": "0"}
         driver = stack.enter_context(running(["WebKitWebDriver", "--port=0"], log, env))
         session = WebDriver(HOST, wait_for_port(driver, log))
         stack.callback(session.close)
@@ -135,10 +140,12 @@ class Engine:
 
 
 FIREFOX = {"firefox-esr": "firefox-esr"}
+WEBKITGTK = {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"}
 ENGINES = {
     "firefox": Engine(firefox, FIREFOX),
     "firefox-webgpu": Engine(partial(firefox, webgpu=True), FIREFOX, ("webgpu",)),
     "firefox-private": Engine(partial(firefox, browser__privatebrowsing__autostart=True), FIREFOX),
     "firefox-full": Engine(partial(firefox, dom__quotaManager__temporaryStorage__fixedLimit=2048), FIREFOX),  # KiB
-    "webkitgtk": Engine(webkitgtk, {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"}),
+    "webkitgtk": Engine(webkitgtk, WEBKITGTK),
+    "webkitgtk-optimizing": Engine(partial(webkitgtk, optimizing=True), WEBKITGTK),
 }
