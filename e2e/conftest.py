@@ -40,15 +40,21 @@ ZERO_BY_STATEMENTS = "--disable-dawn-features=use_vulkan_zero_initialize_workgro
 LONGEST_FIRST = (
     "models/test_models.py",
     "ops/test_ops.py",
-    "ops/test_webnn.py",
-    "sharing/test_sharing.py",
     "engines/test_page.py",
     "engines/test_cases.py",
-    "page/test_devices.py",
-    "page/test_panels.py",
-    "cache/test_reload.py",
+    "sharing/test_sharing.py",
+    "hosts/test_runtimes.py",
+    "hosts/test_deno.py",
+    "ops/test_webnn.py",
     "models/test_webnn.py",
+    "page/test_dashboard.py",  # and those that share its tab
+    "page/test_panels.py",
+    "docs/test_programs.py",
+    "docs/test_pages.py",
+    "page/test_devices.py",
+    "cache/test_reload.py",
     "page/test_boot.py",
+    "hosts/test_notebooks.py",
 )
 
 
