@@ -179,8 +179,8 @@ def difference(result: Array, expected: Array, *, equal: bool, leading: int = 0)
 
     ``equal`` requires exact equality, as for tokens, of the ``leading`` numbers if that is not 0.
     """
-    if equal and result.shape == expected.shape:
-        apart = np.flatnonzero((result != expected).ravel()[: leading or None])
+    if equal and result.size == expected.size:
+        apart = np.flatnonzero((result.ravel() != expected.ravel())[: leading or None])
         return f"the result is not the expected one from number {apart[0]} of {result.size} on" if apart.size else ""
     close = cosine(result, expected)
     return "" if close >= CLOSE else f"the result is not the expected one: cosine {close:.6f}"  # including NaN

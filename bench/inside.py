@@ -116,7 +116,7 @@ def _joined(pieces: Sequence[onnx.Piece]) -> Any:
 
     whole, end = Uint8Array.new(sum(map(onnx.nbytes, pieces))), 0
     for piece in pieces:
-        data = bytes(piece)
+        data = onnx.read(piece)
         whole.subarray(end, end + len(data)).assign(data)
         end += len(data)
     return whole

@@ -56,6 +56,11 @@ def nbytes(piece: Piece) -> int:
     return len(piece) if isinstance(piece, bytes) else piece.nbytes
 
 
+def read(piece: Piece) -> bytes | memoryview:
+    """Return the bytes of a piece, which are computed now if it is stored."""
+    return piece.read() if isinstance(piece, Stored) else piece
+
+
 def _tensor(name: str, array: Array | Stored, start: int | None) -> list[Piece]:
     """Encode a TensorProto. Its data are there, or from byte ``start`` of the file of constants on."""
     dims = b"".join(_field(1, size) for size in array.shape)
@@ -97,7 +102,7 @@ class Model:
     constants: Sequence[Piece] = ()
 
     def __bytes__(self) -> bytes:
-        return b"".join(map(bytes, self.graph))
+        return b"".join(map(read, self.graph))
 
 
 class Builder:

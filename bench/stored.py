@@ -55,8 +55,9 @@ class Stored:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self._read(), dtype)
 
-    def __bytes__(self) -> bytes:
-        return self._read().tobytes()
+    def read(self) -> memoryview:
+        """Compute the bytes in C order. They are not copied if the array is contiguous."""
+        return memoryview(np.ascontiguousarray(self._read()).reshape(-1).view(np.uint8))
 
 
 @lru_cache(maxsize=1)
@@ -74,7 +75,11 @@ def arrays(recipe: str) -> dict[str, Stored]:
         stop = start + math.prod(shape) * np.dtype(dtype).itemsize
 
         def read(start: int = start, stop: int = stop, shape: tuple[int, ...] = shape) -> Array:
-            return np.frombuffer(made.read("model.safetensors", start, stop), dtype).reshape(shape)
+            data, end = np.empty(stop - start, np.uint8), 0  # filled piece by piece: one copy is in memory
+            for piece in made.pieces("model.safetensors", start, stop):
+                data[end : end + len(piece)] = np.frombuffer(piece, np.uint8)
+                end += len(piece)
+            return data.view(dtype).reshape(shape)
 
         found[name] = Stored.of(shape, dtype, read)
         start = stop

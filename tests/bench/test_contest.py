@@ -79,6 +79,13 @@ async def test_tokens_must_be_equal():
     assert (await measure(contestants, work(), RULES, {})).rows[1].samples_ms  # which a cosine does not detect
 
 
+async def test_tokens_of_rows_are_compared_with_the_same_ones_in_a_line():
+    contestants = [Fake("a", [], value=((7.0, 40000.0),)), Fake("b", [], value=(7.0, 40000.0))]
+    contestants.append(Fake("c", [], value=(7.0, 40001.0)))
+    rows = (await measure(contestants, work(equal=True), RULES, {})).rows
+    assert [bool(row.samples_ms) for row in rows] == [True, True, False]
+
+
 async def test_results_are_compared_with_the_exact_one_where_it_is_known():
     figure = await measure([Fake("a", [])], work(exact=lambda: np.array([1.0, -1.0])), RULES, {})
     assert "not the expected one" in figure.rows[0].error
