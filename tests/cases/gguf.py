@@ -176,7 +176,6 @@ async def files_that_are_not_supported_are_refused_by_name(place: Place) -> None
         table = {**data, **{key.replace("__", "."): each for key, each in values.items()}}
         return write({key: each for key, each in table.items() if each is not None}, tensors)
 
-    frequencies = stored("F32", np.ones(8, np.float32))
     cases: dict[str, tuple[type[TensorCommonsError], bytes]] = {
         "'mamba' is not supported; supported: bert, gpt2, llama": (
             UnsupportedModel,
@@ -195,9 +194,17 @@ async def files_that_are_not_supported_are_refused_by_name(place: Place) -> None
         "llama.rope.scaling.type 'yarn' is not supported": (InvalidWeights, changed(llama__rope__scaling__type="yarn")),
         "llama.rope.dimension_count 4 is not supported": (InvalidWeights, changed(llama__rope__dimension_count=4)),
         "has no pairs of rows for 0 heads": (InvalidWeights, changed(llama__attention__head_count_kv=0)),
-        "tensor 'rope_freqs.weight' is not one of a llama": (
+        "rope_freqs.weight must be F32 of shape (32,)": (
             InvalidWeights,
-            write(data, {**tensors, "rope_freqs.weight": frequencies}),
+            write(data, {**tensors, "rope_freqs.weight": stored("F32", np.ones(8, np.float32))}),
+        ),
+        "rope_freqs.weight has the value 0.0": (
+            InvalidWeights,
+            write(data, {**tensors, "rope_freqs.weight": stored("F32", np.zeros(32, np.float32))}),
+        ),
+        "tensor 'blk.0.attn_x.weight' is not one of a llama": (
+            InvalidWeights,
+            write(data, {**tensors, "blk.0.attn_x.weight": stored("F32", np.ones(8, np.float32))}),
         ),
         "token_embd.weight": (
             InvalidWeights,
@@ -230,5 +237,25 @@ async def linear_scaling_of_positions_is_the_configs(place: Place) -> None:
     model = await _load(place, manager, write({**metadata_for("llama", files), **scaling}, tensors))
     golden = await _read(await _load(place, manager, files), "logits")
     np.testing.assert_array_equal(await _read(model, "logits"), golden)
+    plain = await _load(place, manager, write(metadata_for("llama", files), tensors))
+    assert np.abs(await _read(plain, "logits") - golden).max() > 1e-3
+
+
+@only("cpu")
+async def divisors_of_angles_are_llama_3s(place: Place) -> None:
+    """llama.cpp stores the divisors that follow from the config, wherever among the tensors."""
+    scaling = {"rope_theta": 100.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    scaling |= {"original_max_position_embeddings": 64}
+    files = checkpoint(place, "tiny-llama", **SIZE, rope_parameters={"rope_type": "llama3", **scaling})
+    waves = 2 * np.pi * 100.0 ** (np.arange(0, 64, 2) / 64)  # tokens of a turn
+    smooth = (64 / waves - 1) / (4 - 1)
+    between = 1 / ((1 - smooth) / 8 + smooth)
+    divisors = np.where(waves < 64 / 4, 1, np.where(waves > 64 / 1, 8, between)).astype(np.float32)
+    assert len(set(divisors.tolist())) > 5
+    tensors = {name: stored("F32", array) for name, array in tensors_for("llama", files).items()}
+    extra, manager = {"rope_freqs.weight": stored("F32", divisors)}, place.manager()
+    golden = await _read(await _load(place, manager, files), "logits")
+    for order in ({**extra, **tensors}, {**tensors, **extra}):
+        near(await _read(await _load(place, manager, write(metadata_for("llama", files), order)), "logits"), golden)
     plain = await _load(place, manager, write(metadata_for("llama", files), tensors))
     assert np.abs(await _read(plain, "logits") - golden).max() > 1e-3

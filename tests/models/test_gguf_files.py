@@ -197,7 +197,7 @@ async def test_a_real_file_has_the_config_and_the_tokenizer_of_its_folder():
     folder = CONVERTED / "SmolLM2-135M-Instruct"
     source: Any = open_source(REAL)
     async with AsyncExitStack() as stack:
-        opened = await open_gguf(source, stack)
+        opened, _ = await open_gguf(source, stack)
         made = {name: json.loads(await source.read(name)) for name in ("config.json", "tokenizer.json")}
         options = json.loads(await source.read("tokenizer_config.json"))
         generation = json.loads(await source.read("generation_config.json"))

@@ -19,6 +19,7 @@ class Checkpoint:
     ``file`` is the config's address for messages. ``tensors`` are the names in the weights files. ``generation`` is the
     parsed ``generation_config.json``, None if the file is missing. ``base`` is the folder of the encoder, if it is
     another one. ``has_columns`` is False if the matrices that GPT-2's checkpoints store as (in, out) are (out, in).
+    ``rope_factors`` divide the angles of rotary positions, if a GGUF file has them.
     """
 
     config: Mapping[str, Any]
@@ -28,6 +29,7 @@ class Checkpoint:
     generation: Mapping[str, Any] | None = None
     base: Checkpoint | None = None
     has_columns: bool = True
+    rope_factors: tuple[float, ...] = ()
 
     @property
     def generation_defaults(self) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from ..hub.safetensors import TensorEntry
 from ..hub.weights import WeightsFile
 
 BLOCK = re.compile(r"blk\.(\d{1,5})\.(.+)")
+ROPE_FACTORS = "rope_freqs.weight"
 ENDS = ("bos_token_id", "eos_token_id")
 KINDS = {int: "an integer", float: "a number", str: "a string", bool: "a boolean"}
 
@@ -245,8 +246,10 @@ SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": 
 SAMPLING["penalty_repeat"] = "repetition_penalty"
 
 
-async def open_gguf(source: GgufSource, stack: AsyncExitStack) -> WeightsFile:
+async def open_gguf(source: GgufSource, stack: AsyncExitStack) -> tuple[WeightsFile, tuple[float, ...]]:
     """Open the file of ``source``, name its tensors as in checkpoints, and fill the folder that it stands for.
+
+    Returns the file, and the divisors of the angles of rotary positions, if it has them.
 
     Raises:
         InvalidWeights: the file is damaged, or has a setting or a tensor that is not supported.
@@ -268,10 +271,28 @@ async def open_gguf(source: GgufSource, stack: AsyncExitStack) -> WeightsFile:
     data = Metadata(values, file, kind)
     tensors = {entry.name: entry for entry in header.entries}
     config = {"model_type": kind, "architectures": [CLASSES[kind]], **layout.config(data, tensors)}
-    entries = tuple(_renamed(entry, layout, config, data) for entry in header.entries)
-    opened.header = replace(header, entries=entries)
+    divisors = tensors.get(ROPE_FACTORS) if layout.pairs else None
+    named = (entry for entry in header.entries if entry is not divisors)
+    opened.header = replace(header, entries=tuple(_renamed(entry, layout, config, data) for entry in named))
     source.fill(_contents(data, layout, config))
-    return opened
+    return opened, await _rope_factors(opened, divisors, config["head_dim"] // 2) if divisors else ()
+
+
+async def _rope_factors(opened: WeightsFile, entry: TensorEntry, pairs: int) -> tuple[float, ...]:
+    """Read the divisors of the angles of a head's ``pairs``. Raises InvalidWeights for others than positive numbers."""
+    file = opened.header.file
+    if entry.dtype != "F32" or entry.shape != (pairs,):
+        raise InvalidWeights(
+            file, f"tensor {ROPE_FACTORS} must be F32 of shape {(pairs,)}, not {entry.dtype} of {entry.shape}"
+        )
+    ((block, _),) = await opened.read(opened.chunks(entry))
+    with block:
+        factors = np.frombuffer(bytes(block), np.float32)
+    if not (np.isfinite(factors) & (factors > 0)).all():
+        raise InvalidWeights(
+            file, f"tensor {ROPE_FACTORS} has the value {factors.min()}; it must have finite numbers above 0"
+        )
+    return tuple(factors.tolist())
 
 
 def _renamed(entry: TensorEntry, layout: Layout, config: Mapping[str, Any], data: Metadata) -> TensorEntry:

@@ -298,11 +298,12 @@ async def open_checkpoint(
 
     Returns the architecture, the tensors to read from each weights file, the source of the tokenizer, and the prompts.
     """
-    gguf = None
+    gguf: WeightsFile | None = None
+    rope_factors: tuple[float, ...] = ()
     if isinstance(source, GgufSource):
         report("initiate", source.name)
         report("download", f"{source.folder.name}/{source.file}")
-        gguf = await open_gguf(source, stack)
+        gguf, rope_factors = await open_gguf(source, stack)
     else:
         report("initiate", f"{source.name}/config.json")
     try:
@@ -325,7 +326,9 @@ async def open_checkpoint(
     sentence, use = reading.result()
     names = frozenset(entry.name for each in weights[-1] for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if family.generates else None
-    architecture = family.build(Checkpoint(config, file, names, sentence, options, base, has_columns=gguf is None))
+    architecture = family.build(
+        Checkpoint(config, file, names, sentence, options, base, has_columns=gguf is None, rope_factors=rope_factors)
+    )
     shards: list[Shard] = []
     for number, mapping in enumerate(architecture.names):
         opened = await _weights(source, stack, report, mapping.folder) if mapping.folder else weights[number]

@@ -36,7 +36,7 @@ class Rope:
 
     The type "linear" divides these angles by ``factor``; "llama3" divides only the small ones (Llama 3.1), with a
     smooth transition. "dynamic" is the same as "default" up to ``max_position_embeddings`` tokens, the most that a
-    call may have.
+    call may have. GGUF files store the divisors of Llama 3.1's angles instead, as ``factors``, one for each pair.
     """
 
     theta: float = 10000.0
@@ -45,6 +45,7 @@ class Rope:
     low: float = 1.0
     high: float = 4.0
     original_length: int = 8192
+    factors: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, folder: Checkpoint) -> Rope:
@@ -79,7 +80,7 @@ class Rope:
             raise InvalidWeights(file, f"rope_parameters of type {kind}: {what}")
         if kind == "llama3" and values["high"] == values["low"]:
             raise InvalidWeights(file, "rope_parameters: high_freq_factor and low_freq_factor must differ")
-        return cls(type=kind, **values)
+        return cls(type=kind, **values, factors=folder.rope_factors)
 
     @classmethod
     def of_kinds(cls, folder: Checkpoint, thetas: Mapping[str, tuple[str, float]]) -> dict[str, Rope]:
@@ -108,6 +109,8 @@ class Rope:
             turns = self.original_length * rates / (2 * math.pi)
             fast = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
             rates = rates * (fast + (1 - fast) / self.factor)
+        if self.factors:
+            rates = rates / np.array(self.factors)
         return rates.astype(np.float32)
 
     def tables(self, positions: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
