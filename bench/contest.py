@@ -126,7 +126,8 @@ async def measure(
             row.cosine = cosine(prepared.result(), expected)
             row.error = difference(prepared.result(), expected, equal=work.equal, leading=work.leading)
             if work.leading and not row.error:
-                row.extra["tokens equal"] = f"{np.sum(prepared.result() == expected)} of {expected.size}"
+                same = np.sum(prepared.result().ravel() == expected.ravel())
+                row.extra["tokens equal"] = f"{same} of {expected.size}"
             if not row.error and first > rules.patience_s * 1e3:
                 row.samples_ms.append(first)
                 row.error = "only the first run, which also compiles: it took too long for more"

@@ -40,15 +40,15 @@ class Cache:
     def inputs(self, dtype: str) -> dict[str, tuple[str, Sequence[int | str]]]:
         """Return the inputs of a graph: tokens, the attention mask of all tokens so far, and the cache before them."""
         tokens: dict[str, tuple[str, Sequence[int | str]]] = {
-            "input_ids": ("int64", ("rows", "new")),
-            "attention_mask": ("int64", ("rows", "all")),
+            "input_ids": ("int64", ("batch_size", "new")),
+            "attention_mask": ("int64", ("batch_size", "all")),
         }
-        past = (dtype, ("rows", self.heads, "past", self.size))
+        past = (dtype, ("batch_size", self.heads, "past", self.size))
         return tokens | {f"past_key_values.{part}": past for part in self.parts()}
 
     def outputs(self, dtype: str) -> dict[str, tuple[str, Sequence[int | str]]]:
         """Return the outputs of a graph: the cache after the tokens."""
-        return {f"present.{part}": (dtype, ("rows", self.heads, "all", self.size)) for part in self.parts()}
+        return {f"present.{part}": (dtype, ("batch_size", self.heads, "all", self.size)) for part in self.parts()}
 
 
 def decoder(config: Config, weights: Lazy, *, external: bool = False) -> Model:
@@ -56,7 +56,7 @@ def decoder(config: Config, weights: Lazy, *, external: bool = False) -> Model:
 
     Everything but the logits has the dtype of the weights, as exporters write it. Inputs and outputs have the names of
     transformers.js: ``input_ids`` and ``attention_mask`` int64, ``past_key_values.0.key`` ... and ``present.0.key`` ...
-    of (rows, key heads, tokens, head size). Attention is ``GroupQueryAttention``, which has the cache and rotary
+    of (batch_size, key heads, tokens, head size). Attention is ``GroupQueryAttention``, which has the cache and rotary
     positions inside: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
     """
     cache, dtype = Cache.of(config), next(iter(weights.values())).dtype.name
@@ -83,7 +83,7 @@ def decoder(config: Config, weights: Lazy, *, external: bool = False) -> Model:
     row = graph.op("Gemm", graph.op("Reshape", row, graph.sizes(-1, columns)), table, transB=1)
     row = graph.op("Reshape", row, graph.sizes(-1, 1, config["vocab_size"]))
     logits = graph.named("logits", "Cast", row, to=1)
-    return graph.file({logits: ("float32", ("rows", 1, config["vocab_size"]))} | cache.outputs(dtype))
+    return graph.file({logits: ("float32", ("batch_size", 1, config["vocab_size"]))} | cache.outputs(dtype))
 
 
 def _llama(graph: Builder, config: Config, weights: Lazy, attend: Callable[..., str]) -> tuple[str, str]:

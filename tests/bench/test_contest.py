@@ -84,6 +84,8 @@ async def test_tokens_of_rows_are_compared_with_the_same_ones_in_a_line():
     contestants.append(Fake("c", [], value=(7.0, 40001.0)))
     rows = (await measure(contestants, work(equal=True), RULES, {})).rows
     assert [bool(row.samples_ms) for row in rows] == [True, True, False]
+    rows = (await measure(contestants, work(equal=True, leading=1), RULES, {})).rows
+    assert [row.extra["tokens equal"] for row in rows] == ["2 of 2", "2 of 2", "1 of 2"]
 
 
 async def test_results_are_compared_with_the_exact_one_where_it_is_known():
