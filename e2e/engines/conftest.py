@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from scripts.serve import CONTENT_SECURITY_POLICY, HEADERS, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -70,19 +70,6 @@ class Server:
                 await app(scope, receive, counted)
 
         return recording
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests of a file by engine, so that each engine, and Python in it, starts once a file."""
-    engines = [*ENGINES, None]
-
-    def place(item: pytest.Item) -> tuple[str, int]:
-        call = getattr(item, "callspec", None)
-        return item.path.name, engines.index(call.params.get("name") if call else None)
-
-    own = [index for index, item in enumerate(items) if item.path.parent == Path(__file__).parent]
-    for index, item in zip(own, sorted((items[index] for index in own), key=place), strict=True):
-        items[index] = item
 
 
 @pytest.fixture(scope="session", params=ENGINES)

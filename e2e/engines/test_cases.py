@@ -36,6 +36,8 @@ def lab(name: str, session: Session, site_folder: Path) -> Iterator[Callable[...
         tab.close()
 
 
+#: The kernels of the CPU device, by engine.
+KERNELS = {"firefox": "WebAssembly with relaxed SIMD", "webkitgtk-optimizing": "WebAssembly with SIMD"}
 CASES = (
     "elementwise.operators_and_python_numbers",
     "elementwise.extreme_values",
@@ -62,16 +64,12 @@ x = tc.asarray([1.5, 2.0], device=place.device) * 2
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "features"),
-    [("firefox", "WebAssembly with relaxed SIMD"), ("webkitgtk-optimizing", "WebAssembly with SIMD")],
-    indirect=["name"],
-)
-def test_the_cpu_device_has_kernels(lab: Callable[..., Any], features: str) -> None:
-    assert lab("snippet", "list(place.device.backend.features)", "{}", "cpu", 60) == [features]
+@pytest.mark.parametrize("name", KERNELS, indirect=True)
+def test_the_cpu_device_has_kernels(lab: Callable[..., Any], name: str) -> None:
+    assert lab("snippet", "list(place.device.backend.features)", "{}", "cpu", 60) == [KERNELS[name]]
 
 
-@pytest.mark.parametrize("name", ["firefox", "webkitgtk-optimizing"], indirect=True)
+@pytest.mark.parametrize("name", KERNELS, indirect=True)
 @pytest.mark.parametrize("case", [*CASES, *LONGER])
 def test_on_the_cpu(lab: Callable[..., Any], case: str) -> None:
     lab("case", case, "cpu")
@@ -83,7 +81,7 @@ def test_on_webgpu(lab: Callable[..., Any], case: str) -> None:
     lab("case", case, "webgpu")
 
 
-@pytest.mark.parametrize("name", ["firefox", "webkitgtk-optimizing"], indirect=True)
+@pytest.mark.parametrize("name", KERNELS, indirect=True)
 def test_the_cpu_device_is_read_without_await_whether_python_can_be_suspended_or_not(lab: Callable[..., Any]) -> None:
     read = lab("snippet", WITHOUT_AWAIT, "{}", "cpu", 60)
     assert read["values"] == [3.0, 4.0]
