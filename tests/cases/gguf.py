@@ -12,7 +12,7 @@ import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
 from tensorcommons.errors import InvalidWeights, TensorCommonsError, UnsupportedModel
 from tensorcommons.formats import STORED
-from tests.cases import Place, only
+from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, files_of, pack
 from tests.cases.gguf_files import GOLDENS, SIZES, metadata_for, quantized, stored, tensors_for, write
 from tests.cases.seeded import checkpoint
@@ -96,22 +96,27 @@ async def _compare(place: Place, kind: str, types: Any, dtype: str | None = None
     second.unload()
 
 
+@shows("llama", "GGUF, every type of tensors", "safetensors of its numbers")
 async def llama_with_every_type(place: Place) -> None:
     await _compare(place, "llama", SIZES)
 
 
+@shows("qwen2", "GGUF, every type of tensors", "safetensors of its numbers")
 async def qwen2_with_every_type(place: Place) -> None:
     await _compare(place, "qwen2", reversed(SIZES))
 
 
+@shows("qwen3", "GGUF, every type of tensors", "safetensors of its numbers")
 async def qwen3_with_every_type(place: Place) -> None:
     await _compare(place, "qwen3", SIZES)
 
 
+@shows("gpt2", "GGUF, K-quants", "safetensors of its numbers")
 async def gpt2_with_k_quants(place: Place) -> None:
     await _compare(place, "gpt2", ("Q4_K", "Q6_K", "F16", "Q5_K", "Q8_0"))
 
 
+@shows("bert", "GGUF, F32, F16 and BF16", "safetensors of its numbers")
 async def bert_in_floats(place: Place) -> None:
     await _compare(place, "bert", ("F32", "F16", "BF16"))
 
@@ -149,6 +154,31 @@ async def blocks_of_the_device_are_kept(place: Place) -> None:
         kept, converted = kept + np.array_equal(found, wanted), converted + (not np.array_equal(found, wanted))
     assert (kept, converted) == (8, 7)
     near(await _read(model, "logits"), await _read(dense, "logits"), 0.05)
+
+
+@only("webgpu", "webnn")
+async def a_file_alone_writes_texts(place: Place) -> None:
+    """Tokens, chats and the end of a text come from the metadata. Tokenizers run where there is JavaScript."""
+    files = files_for(place, "llama")
+    tensors = {name: stored("F16", array) for name, array in tensors_for("llama", files).items()}
+    merges = ["t h", "th e", "\u0120 the", "a n"]
+    tokens = ["<|end|>", *map(chr, range(33, 127)), "\u0120", *(merge.replace(" ", "") for merge in merges)]
+    types = np.array([3, *[1] * (len(tokens) - 1)], np.int32)
+    words: dict[str, Any] = {"model": "gpt2", "pre": "smollm", "tokens": tokens, "token_type": types, "merges": merges}
+    words |= {"eos_token_id": 0, "padding_token_id": 0}
+    data = {f"tokenizer.ggml.{key}": each for key, each in words.items()}
+    data["tokenizer.chat_template"] = "{% for message in messages %}{{ message.content }}<|end|>{% endfor %}"
+    manager = place.manager()
+    written = write({**metadata_for("llama", files), **data}, tensors)
+    model = await tc.from_pretrained({"m.gguf": written}, manager=manager, device=place.device)
+    assert model.tokenizer is not None, model.why_no_tokenizer
+    ids = model.tokenizer.encode_batch(["the an 12<|end|>"]).input_ids[0].tolist()
+    assert [tokens[number] for number in ids] == ["the", "\u0120", "an", "\u0120", "1", "2", "<|end|>"]
+    assert model.tokenizer.apply_chat_template([{"role": "user", "content": "the"}]) == "the<|end|>"
+    write_text = await tc.pipeline("text-generation", model, manager=manager)
+    text = (await write_text("the an", max_new_tokens=3))[0]["generated_text"]
+    new = await model.generate(np.array([ids[:3]]), max_new_tokens=3)
+    assert text == "the an" + model.tokenizer.decode(new[0, 3:].tolist())
 
 
 async def generation_follows_the_metadata(place: Place) -> None:
