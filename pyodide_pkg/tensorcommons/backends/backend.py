@@ -115,6 +115,10 @@ class Backend(ABC, Generic[E]):
         """Return whether attention, or an append to its cache, of these ``operands`` can rotate what it is given."""
         return False
 
+    def attends_in_pages(self, operands: Sequence[Spec]) -> bool:
+        """Return whether attention of these ``operands`` (query, keys, values, table) can read keys in their pages."""
+        return False
+
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         """Return in how many parts a product of (rows, depth) by (depth, columns) is fastest if sums are free."""
         return 1

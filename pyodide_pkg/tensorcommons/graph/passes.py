@@ -13,6 +13,7 @@ from .elementwise_fusion import chain_elementwise
 from .embedding_norm import fuse_embedding_norms
 from .graph import Graph
 from .horizontal_fusion import join_products
+from .paged_attention import attend_in_pages
 from .plan import Planned, make_plan
 from .rotary_fusion import fuse_rotary
 from .row_products import join_row_products
@@ -29,6 +30,7 @@ def planned(device: Device, fused: Graph) -> Slices[Planned[Plan] | Planned[Comp
 def planned_steps(backend: Backend[Any], fused: Graph) -> Slices[Planned[Plan]]:
     """Plan a fused graph in steps, a pass over the graph at a time: each takes a browser 2 ms a layer of a model."""
     graph = fuse_embedding_norms(fused, backend)
+    graph = attend_in_pages(graph, backend)
     yield
     graph = chain_elementwise(graph, backend)
     yield

@@ -141,7 +141,7 @@ def _sample(x: Any, settings: Any) -> Any:
 
 def _penalize(x: Any, tokens: Any, first: Any, end: Any, penalty: Any) -> Any:
     places = np.arange(tokens.shape[1])
-    counts = (places >= first[:, None]) & (places < end)
+    counts = (places >= first[:, None]) & (places < end[:, None])
     return penalize(x.astype(np.float32), np.where(counts, tokens, -1), penalty[:, None])
 
 
@@ -178,7 +178,7 @@ def repetition_penalty(scores: Tensor, tokens: Tensor, first: Tensor, end: Tenso
     """Make tokens that are in the text less likely (Keskar et al., 2019, https://arxiv.org/abs/1909.05858).
 
     ``scores`` are (rows, vocabulary). The text of a row is ``tokens`` (rows, capacity) int32 from its ``first`` (rows,)
-    to before the ``end`` (1,) of all. ``penalty`` (rows,) float32 divides positive scores and multiplies others, once
+    to before its ``end`` (rows,). ``penalty`` (rows,) float32 divides positive scores and multiplies others, once
     for each token. The result is float32.
     """
     return apply(PENALTY, scores, tokens, first, end, penalty)

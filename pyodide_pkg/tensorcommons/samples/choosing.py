@@ -87,14 +87,14 @@ def _text(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
     scores, (rows, capacity) = shapes[:2]
     tokens = rng.integers(0, scores[1], (rows, capacity)).astype(np.int32)
     first = rng.integers(0, 2, rows).astype(np.int32)
-    end = np.array([max(capacity - 1, 1)], np.int32)
+    end = rng.integers(max(capacity - 3, 1), capacity + 1, rows).astype(np.int32)
     return [drawn(rng, dtype, scores), tokens, first, end, rng.uniform(0.5, 2, rows).astype(np.float32)]
 
 
 def _penalized(x: Any, tokens: Any, first: Any, end: Any, penalty: Any) -> Any:
     y = x.copy()
     for row in range(len(x)):
-        for token in set(tokens[row, first[row] : end[0]].tolist()):
+        for token in set(tokens[row, first[row] : end[row]].tolist()):
             y[row, token] = x[row, token] * penalty[row] if x[row, token] < 0 else x[row, token] / penalty[row]
     return y
 
