@@ -195,14 +195,15 @@ async def a_step_compiles_nothing(place: Place) -> None:
     steps, seen = model.stream(prompt, max_new_tokens=STEPS), []
     async for _ in steps:
         seen.append(len(place.device.programs))
-    # 5 prompt tokens and 59 new ones fill 64 slots. Two more programs follow: growing, and a step over more slots.
+    # 5 prompt tokens and 59 new ones fill 4 pages. Two more programs follow: growing, and a step over more pages.
     # Where several steps begin at once, these programs come up to so many tokens earlier.
     counts = [seen[1], seen[1] + 2]
     assert sorted(set(seen[1:])) == counts and seen[1:] == sorted(seen[1:]), f"programs after each step: {seen}"
     assert len(set(seen[1:40])) == 1, f"programs after each step: {seen}"
+    await model.generate(prompt, max_new_tokens=STEPS)  # tables may be narrow again, over pools that have grown
     before = len(place.device.programs)
     await model.generate(prompt, max_new_tokens=STEPS)
-    assert len(place.device.programs) == before, "the second text compiled a program"
+    assert len(place.device.programs) == before, "the third text compiled a program"
     model.unload()
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import DeviceMemoryError
-from tensorcommons.models.generation import CAPACITIES
+from tensorcommons.models.decoder import PAGE
+from tensorcommons.models.page_pool import FEW_PAGES
 from tests.cases import Place, of_software, only
 from tests.cases.harness import held, let_go
 from tests.cases.support import near, numbers, on, raises
@@ -189,17 +190,17 @@ async def a_cache_is_refused_while_writing(place: Place) -> None:
         with refusing(2**40) as few:
             await model.generate(ids, max_new_tokens=2)
         with refusing(2**40) as many:
-            wanted = np.asarray(await model.generate(ids, max_new_tokens=CAPACITIES[0]))
+            wanted = np.asarray(await model.generate(ids, max_new_tokens=FEW_PAGES * PAGE))
     grown = max({int(size) for size in many.sizes} - {int(size) for size in few.sizes})
     await let_go()
     device.free_scratch()  # pooled caches of earlier runs, which a run would reuse
     before = held(device)
     with refusing(grown, grown + 1) as refused:
         for _ in range(2):
-            await raises(DeviceMemoryError, model.generate(ids, max_new_tokens=CAPACITIES[0]))
+            await raises(DeviceMemoryError, model.generate(ids, max_new_tokens=FEW_PAGES * PAGE))
         assert refused.count >= 2
     await _nothing_left(device, before)
-    np.testing.assert_array_equal(np.asarray(await model.generate(ids, max_new_tokens=CAPACITIES[0])), wanted)
+    np.testing.assert_array_equal(np.asarray(await model.generate(ids, max_new_tokens=FEW_PAGES * PAGE)), wanted)
     model.unload()
 
 

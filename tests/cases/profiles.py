@@ -78,6 +78,6 @@ async def generation_in_a_profile_writes_the_same_tokens(place: Place) -> None:
     async with tc.profile() as profile:
         np.testing.assert_array_equal(await model.generate(IDS, max_new_tokens=6, eos_token_id=()), expected)
     assert (model.name,) in {row.models for row in profile.rows}
-    assert any("kv_cache_append" in row.nodes for row in profile.rows)
+    assert any("paged_append" in row.nodes for row in profile.rows)
     np.testing.assert_array_equal(await model.generate(IDS, max_new_tokens=6, eos_token_id=()), expected)
     model.unload()

@@ -13,7 +13,7 @@ from tensorcommons import Device, Model
 from tensorcommons.backends.budget import STAGING_RESERVE
 from tensorcommons.graph import streaming
 from tensorcommons.graph.needs import least_need
-from tensorcommons.models.generation import CAPACITIES
+from tensorcommons.models.page_pool import FEW_PAGES
 from tests.cases import Place, long, only, slow
 from tests.cases.architectures import checkpoint
 from tests.cases.golden_models import INPUTS, load_goldens
@@ -101,7 +101,7 @@ async def _generates(place: Place, name: str, ids: Any, count: int) -> None:
         written.append(tokens)
         if not beside or name != "tiny-t5-gated":  # of which it is too much
             assert (model.manager.last_run["segments"] > 1) == (share is not None), (name, share)
-        cache = model.steps().decoder.cache(len(ids), CAPACITIES[0])
+        cache = model.steps().pools(FEW_PAGES)
         freed = most - place.device.memory()["activations"]  # programs keep their constants
         assert freed >= sum(spec.nbytes for spec in cache.values()), (name, share, most, freed)
         model.manager.close()

@@ -367,7 +367,7 @@ async def test_plans_begun_before_a_move_use_no_weights_of_the_other_device():
     model = await tc.from_pretrained(files, manager=manager, device="webgpu", tokenizer=False)
     steps = model.steps()
     await model.to("cpu")
-    bound, _ = await steps.compile_extend((1, 1), 16, {}, Choice("likeliest"), is_stored=False)
+    bound, _ = await steps.compile_extend((1, 1), 4, 4, {}, Choice("likeliest"), is_stored=False)
     assert {leaf.device.kind for leaf in bound.leaves if leaf is not None} == {"webgpu"}
 
 

@@ -27,6 +27,11 @@ class Budget:
     def reserve(self, nbytes: int, category: Category) -> None:
         """Check the limit before ``nbytes`` are taken. Raises MemoryBudgetError."""
 
+    @property
+    def idle_share(self) -> float:
+        """Part of the limit that values may take which are kept for later calls."""
+        return 0.0
+
     def free_bytes(self) -> int:
         """Return the bytes left under the limit."""
         return 2**62

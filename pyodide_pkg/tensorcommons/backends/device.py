@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from weakref import WeakSet, ref
 
 from ..errors import DeviceUnavailable, MemoryBudgetError
@@ -32,6 +32,17 @@ class Speed:
 
     bytes_per_second: float
     flops_per_second: float
+
+
+class IdleCache(Protocol):
+    """Values that are kept for later: all that are not in use leave together, before any weight does."""
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes that :meth:`free_idle` frees."""
+
+    def free_idle(self) -> bool:
+        """Free them. Returns False if there is nothing to free."""
 
 
 NOT_TRIED = "it was not tried"  # to lend a tensor to another device
@@ -75,6 +86,7 @@ class Device(Readable, ProgramCache):
         self._running = 0  # bytes of the program that is running, beside the arena
         self.speed: Speed | None = None  # once a profile measured it
         self._storages: WeakSet[Any] = WeakSet()
+        self.caches: WeakSet[IdleCache] = WeakSet()  # values that models keep for later calls, see IdleCache
         device = ref(self)
         backend.count_constants = lambda nbytes: bool((known := device()) and known._count_constants(nbytes))
         _made.add(self)

@@ -1,11 +1,12 @@
 """The programs of one model's generation: one for each shape, replayed for every token.
 
-Between steps only host arrays (the tokens, the number of filled slots) and the storages of the cache change, which each
-run binds anew. So a step compiles nothing until the cache has to grow.
+Between steps only host arrays (the tokens, the tables of pages) and the storages of the pools change, which each run
+binds anew. So a step compiles nothing until the pools, or a table, have to grow.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -19,33 +20,38 @@ from ..graph.bound import BoundProgram, compile_graph
 from ..graph.node import argument
 from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
+from ..graph.views import resolve_view
 from ..graph.program import Chain, Program
-from ..nn import Weights
-from ..ops import concat, kv_cache_append, reshape, zeros
+from ..nn import Weight, Weights
+from ..ops import concat, reshape, zeros
 from ..ops.choosing import likeliest, repetition_penalty, sample
-from ..shapes import Shape
+from ..ops.paging import BEFORE, NEW, PAGES, paged_append, paged_rows
+from ..shapes import Layout, Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .decoder import Decoder, KVState
+from .decoder import PAGE, Decoder, KVState
+from .page_pool import PagePool
 
 Tensors: TypeAlias = "dict[str, Tensor]"
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Arrays: TypeAlias = "Mapping[str, Array]"
 Specs: TypeAlias = "Mapping[str, Spec]"
 Compiled: TypeAlias = "tuple[BoundProgram, Specs]"  # a program and the specs of its results
-TOKENS = "tokens so far"  # in a cache, (batch, 1, capacity, 1) int32
+TOKENS = "tokens so far"  # in pools, (pages, 1, PAGE, 1) int32
 
 
 @dataclass(frozen=True)
 class Choice:
     """Use of a step's logits: to return them, or to choose the next token of each row from them.
 
-    A step that ``penalizes`` repetitions keeps the tokens so far in its cache, and has an input "penalty" (batch,). One
-    that samples has an input "settings" (batch, 5): see :func:`sample`. Both are float32.
+    A step that ``penalizes`` repetitions has an input "penalty" (rows,). One that samples has an input "settings" (rows,
+    5): see :func:`sample`. Both are float32. With ``every``, the tokens or logits are those after each new token
+    (rows * sequence, ...), instead of each row's last.
     """
 
     kind: Literal["logits", "likeliest", "sample"]
     penalizes: bool = False
+    every: bool = False
 
     @property
     def is_token(self) -> bool:
@@ -59,14 +65,13 @@ class Choice:
         return {**settings, **penalty}
 
     def apply(self, logits: Tensor, given: Tensors, past: KVState) -> Tensor:
-        """Return the result of a step: ``logits``, or tokens (batch, 1) int32 or ``NOT_A_NUMBER``."""
+        """Return the result of a step: ``logits``, or tokens (rows, 1) int32 or ``NOT_A_NUMBER``."""
         if self.penalizes:
-            ids = given["input_ids"]
-            column = reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
-            past.grown[TOKENS] = kept = kv_cache_append(past.cache[TOKENS], column, given["filled"])
-            tokens = reshape(kept, (kept.shape[0], kept.shape[2]))
-            end = given["filled"] + given["count"]
-            logits = repetition_penalty(logits, tokens, given["start"], end, given["penalty"])
+            table = given["table"]
+            tokens = paged_rows(past.grown[TOKENS], table)
+            tokens = reshape(tokens, (tokens.shape[0], tokens.shape[2]))
+            first, end = zeros((table.shape[0],), dtype="int32"), table[:, BEFORE] + table[:, NEW]
+            logits = repetition_penalty(logits, tokens, first, end, given["penalty"])
         if self.kind == "sample":
             return sample(logits, given["settings"])
         return likeliest(logits) if self.kind == "likeliest" else logits
@@ -86,13 +91,31 @@ class DecodePrograms:
         self.decoder = decoder
         self.device = device
         self.last: tuple[Program | PartedProgram, int] | None = None
+        self._pool: tuple[int, PagePool] | None = None
         self._weights = weights
         self._kept: dict[tuple[Any, ...], Compiled] = {}
+
+    @property
+    def pool(self) -> PagePool:
+        """The keys and values of texts, which other models of the same graph and weights have in common."""
+        if self._pool is None or self._pool[0] != Storage.renames:
+            weights = sorted((param.name, _identity(weight)) for param, weight in self._weights.items())
+            shape = type(self.decoder).__name__, self.decoder.config, self.decoder.cached, weights
+            key = hashlib.sha256(repr(shape).encode()).hexdigest()
+            self._pool = Storage.renames, PagePool.of(self.device, key)
+        return self._pool[1]
 
     @property
     def runs_ahead(self) -> bool:
         """True if a step should start before the previous step's token is read: not if host and device share a CPU."""
         return self.device.backend.takes_graphs or not self.device.is_software
+
+    @property
+    def follows_lengths(self) -> bool:
+        """True if attention takes as long as a text has tokens, however many pages its table has room for."""
+        (pool, *_), (heads, size) = self.decoder.pools(1).values(), self.decoder.keys
+        query, table = Spec((1, heads, 1, size), pool.dtype), Spec((1, PAGES + 1), dtypes.int32)
+        return self.device.backend.attends_in_pages([query, pool, pool, table])
 
     @property
     def longest(self) -> int:
@@ -117,59 +140,66 @@ class DecodePrograms:
             return {}
         return await self._run(await self.compile_begin(inputs["input_ids"].shape), inputs, {})
 
-    def _cache(self, batch: int, capacity: int, choice: Choice) -> dict[str, Spec]:
-        tokens = {TOKENS: Spec((batch, 1, capacity, 1), dtypes.int32)} if choice.penalizes else {}
-        return {**self.decoder.cache(batch, capacity), **tokens}
+    def pools(self, pages: int) -> dict[str, Spec]:
+        """Return the specs of pools of so many pages, by name; with the tokens where the device penalizes them."""
+        tokens = {TOKENS: Spec((pages, 1, PAGE, 1), dtypes.int32)} if self.samples else {}
+        return {**self.decoder.pools(pages), **tokens}
 
-    async def empty(self, batch: int, capacity: int, choice: Choice) -> Tensors:
-        """Create an empty cache. Tensors of one shape share a storage; the first step gives each its own."""
-        specs = self._cache(batch, capacity, choice)
+    async def empty(self, pages: int) -> Tensors:
+        """Create empty pools. Those of one shape share a storage; the first step gives each its own."""
+        specs = self.pools(pages)
         made = {
             spec: await zeros(spec.shape, dtype=spec.dtype, device=self.device).realize()
             for spec in dict.fromkeys(specs.values())
         }
         return {name: made[spec] for name, spec in specs.items()}
 
-    async def grow(self, cache: Tensors, batch: int, old: int, new: int, choice: Choice) -> Tensors:
-        """Copy the cache to one with more slots."""
-        return await self._run(await self.compile_grow(batch, old, new, choice), {}, cache)
+    async def grow(self, pools: Tensors, old: int, new: int) -> Tensors:
+        """Copy the pools of ``old`` pages to pools of ``new`` pages."""
+        return await self._run(await self.compile_grow(old, new), {}, pools)
 
     async def extend(
-        self, ids: Array | Tensor, inputs: Arrays, cache: Tensors, capacity: int, fixed: Tensors, choice: Choice
+        self, ids: Array | Tensor, inputs: Arrays, pools: Tensors, fixed: Tensors, choice: Choice
     ) -> tuple[Tensor, Tensors]:
-        """Run a step over the tokens ``ids`` (batch, sequence). Returns its result and the extended cache.
+        """Run a step over the tokens ``ids`` (rows, sequence). Returns its result and the extended pools.
 
-        The result is the logits (batch, vocabulary), or the token of each row, (batch, 1) int32, which can be passed as
-        the next ``ids`` without reading it. ``inputs`` include those of ``choice``. The old ``cache`` is donated.
+        The result is the logits (rows, vocabulary), or the token of each row, (rows, 1) int32, which can be passed as
+        the next ``ids`` without reading it. ``inputs`` are "table" (:mod:`~..ops.paging`) and those of ``choice``. The
+        old ``pools`` are donated.
         """
         is_stored = isinstance(ids, Tensor)
-        memory = {name: tensor.spec for name, tensor in fixed.items()}
-        program = await self.compile_extend(ids.shape, capacity, memory, choice, is_stored=is_stored)
-        stored = {**cache, **{_fixed(name): tensor for name, tensor in fixed.items()}}
+        program = await self._step(ids.shape, inputs, pools, fixed, choice, is_stored=is_stored)
+        stored = {**pools, **{_fixed(name): tensor for name, tensor in fixed.items()}}
         if isinstance(ids, Tensor):
             stored["input_ids"] = ids
         else:
             inputs = {"input_ids": ids, **inputs}
-        results = await self._run(program, inputs, stored, tuple(cache))
+        results = await self._run(program, inputs, stored, tuple(pools))
         return results.pop("next"), results
 
     async def extend_by(
-        self, ids: Tensor, inputs: Sequence[Arrays], cache: Tensors, capacity: int, fixed: Tensors, choice: Choice
+        self, ids: Tensor, inputs: Sequence[Arrays], pools: Tensors, fixed: Tensors, choice: Choice
     ) -> tuple[Tensor, Tensor, Tensors]:
         """Run a step of one token for each of ``inputs``, in one call.
 
-        The first step processes ``ids`` (batch, 1), each other one the token that the one before chose. Returns the
-        last token, the tokens of all steps (steps, batch, 1), and the extended cache. The old ``cache`` is donated.
+        The first step processes ``ids`` (rows, 1), each other one the token that the one before chose. Returns the last
+        token, the tokens of all steps (steps, rows, 1), and the extended pools. The old ``pools`` are donated.
 
         Raises:
             MemoryBudgetError, RunsInParts: the steps have to run one by one.
         """
-        memory = {name: tensor.spec for name, tensor in fixed.items()}
-        program = await self.compile_extend(ids.shape, capacity, memory, choice, is_stored=True)
-        stored = {**cache, **{_fixed(name): tensor for name, tensor in fixed.items()}, "input_ids": ids}
+        program = await self._step(ids.shape, inputs[0], pools, fixed, choice, is_stored=True)
+        stored = {**pools, **{_fixed(name): tensor for name, tensor in fixed.items()}, "input_ids": ids}
         chain = Chain(inputs, list(program[1]).index("next"), program[0].place_of("input_ids"))
-        results = await self._run(program, {}, stored, tuple(cache), chain)
+        results = await self._run(program, {}, stored, tuple(pools), chain)
         return results.pop("next"), results.pop("every"), results
+
+    async def _step(
+        self, shape: Shape, inputs: Arrays, pools: Tensors, fixed: Tensors, choice: Choice, *, is_stored: bool
+    ) -> Compiled:
+        pages, count = next(iter(pools.values())).shape[0], inputs["table"].shape[1] - PAGES
+        memory = {name: tensor.spec for name, tensor in fixed.items()}
+        return await self.compile_extend(shape, pages, count, memory, choice, is_stored=is_stored)
 
     async def _run(
         self,
@@ -196,38 +226,41 @@ class DecodePrograms:
             ("begin", shape), inputs, {}, lambda given, _: self.decoder.begin(self._weights, given)
         )
 
-    async def compile_grow(self, batch: int, old: int, new: int, choice: Choice) -> Compiled:
-        """Compile the copy of a cache of ``old`` slots to one of ``new`` slots."""
-        before, after = self._cache(batch, old, choice), self._cache(batch, new, choice)
+    async def compile_grow(self, old: int, new: int) -> Compiled:
+        """Compile the copy of pools of ``old`` pages to pools of ``new`` pages."""
+        after = self.pools(new)
 
         def grown(_: Tensors, stored: Tensors) -> Tensors:
-            return {name: self._longer(part, after[name]) for name, part in stored.items()}
+            return {name: self._longer(pool, after[name]) for name, pool in stored.items()}
 
-        return await self._compile(("grow", batch, old, new, choice.penalizes), {}, before, grown)
+        return await self._compile(("grow", old, new), {}, self.pools(old), grown)
 
     async def compile_extend(
-        self, shape: Shape, capacity: int, fixed: Specs, choice: Choice, *, is_stored: bool
+        self, shape: Shape, pages: int, count: int, fixed: Specs, choice: Choice, *, is_stored: bool
     ) -> Compiled:
-        """Compile a step over tokens of this shape; ``is_stored`` if they are a tensor on the device, not an array."""
-        key = ("extend", shape, capacity, choice, is_stored, *(spec.shape for spec in fixed.values()))
+        """Compile a step over tokens of this shape, of rows with up to ``count`` of the ``pages`` of the pools.
+
+        ``is_stored`` if the tokens are a tensor on the device, not an array.
+        """
+        key = ("extend", shape, pages, count, choice, is_stored, *(spec.shape for spec in fixed.values()))
         if self._is_kept(key):
             return self._kept[key]
-        cache = self._cache(shape[0], capacity, choice)
+        pools = self.pools(pages)
 
         def step(given: Tensors, stored: Tensors) -> Tensors:
             given = {**given, "input_ids": (stored if is_stored else given)["input_ids"]}
-            past = KVState.stepwise(given, {name: stored[name] for name in cache})
+            ids, table = given["input_ids"], given["table"]
+            past = KVState.paged(ids, table, {name: stored[name] for name in pools}, every=choice.every)
+            if TOKENS in pools:
+                column = reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
+                past.grown[TOKENS] = paged_append(past.pools[TOKENS], column, table)
             logits = self.decoder.step(self._weights, given, {name: stored[_fixed(name)] for name in fixed}, past)
             return {"next": choice.apply(logits, given, past), **past.grown}
 
-        shapes = {"start": shape[:1], "filled": (), "count": (1,)}
-        stored = {**cache, **{_fixed(name): spec for name, spec in fixed.items()}}
-        if is_stored:
-            stored["input_ids"] = Spec(shape, dtypes.int32)
-        else:
-            shapes["input_ids"] = shape
-        inputs = {name: Spec(size, dtypes.int32) for name, size in shapes.items()}
-        return await self._compile(key, {**inputs, **choice.inputs(shape[0])}, stored, step)
+        inputs = {"table": Spec((shape[0], PAGES + count), dtypes.int32), **choice.inputs(shape[0])}
+        stored = {**pools, **{_fixed(name): spec for name, spec in fixed.items()}}
+        (stored if is_stored else inputs)["input_ids"] = Spec(shape, dtypes.int32)
+        return await self._compile(key, inputs, stored, step)
 
     async def _compile(
         self,
@@ -251,15 +284,22 @@ class DecodePrograms:
     def _symbol(self, spec: Spec, name: str, *, is_stored: bool = False) -> Tensor:
         return Tensor.symbolic(argument(name, spec, is_stored=is_stored), self.device)
 
-    def _longer(self, part: Tensor, spec: Spec) -> Tensor:
-        """Append slots of zeros to ``part``, up to the shape of ``spec``."""
-        shape = (*part.shape[:2], spec.shape[2] - part.shape[2], part.shape[3])
-        return concat([part, zeros(shape, dtype=part.dtype, device=self.device)], axis=2)
+    def _longer(self, pool: Tensor, spec: Spec) -> Tensor:
+        """Append pages of zeros to ``pool``, up to the shape of ``spec``."""
+        shape = (spec.shape[0] - pool.shape[0], *pool.shape[1:])
+        return concat([pool, zeros(shape, dtype=pool.dtype, device=self.device)], axis=0)
 
 
 def _fixed(name: str) -> str:
     """Return the name of the leaf for a tensor that all steps read."""
     return f"fixed {name}"
+
+
+def _identity(weight: Weight) -> tuple[str, Shape, Layout]:
+    """Return what stands for the value of a weight: its bytes and the part of them that it is."""
+    view = resolve_view(weight.data.node)
+    assert view is not None and view[0].storage is not None
+    return view[0].storage.identity, weight.shape, view[1]
 
 
 def _storage(tensor: Tensor) -> Storage:

@@ -3,8 +3,8 @@
 A decoder's layers are written once. In a plain forward, a layer attends to the keys that it has just computed. In
 generation, the keys and values of earlier tokens are in a cache on the device, and new ones are appended to it.
 
-A cache has ``capacity`` slots, one for each token. The rows of a batch end at the same slot: a shorter prompt is padded
-on the left, and its positions count from its first token.
+The keys and values of a layer are in a pool of pages, each of ``PAGE`` tokens. A row of a batch is a text that has
+pages of its own, and others in common with texts that begin alike.
 """
 
 from __future__ import annotations
@@ -19,102 +19,106 @@ from ..backends.select import MATRICES, ROW
 from ..nn import Weights
 from ..ops import (
     arange,
+    embedding,
     equal,
     expand_dims,
     greater_equal,
-    kv_cache_append,
     less_equal,
     logical_and,
     logical_or,
     maximum,
     reshape,
-    subtract,
-    take,
 )
+from ..ops.paging import paged_append, paged_mask, paged_rows
 from ..tensor import Tensor
+
+
+PAGE = 16  # tokens
 
 
 class KVState:
     """Keys, values and mask for the attention of one forward.
 
-    ``positions`` (batch, sequence) int32 are the tokens' positions in their texts, ``slots`` (sequence,) their slots in
-    the cache. ``mask`` (batch, 1, sequence, keys) is true where a token attends to a key. ``cache`` holds keys and
-    values by name before this forward, ``grown`` those after it.
+    ``positions`` (rows, sequence) int32 are the tokens' positions in their texts. ``mask`` (batch or 1, 1, sequence,
+    keys) is true where a token attends to a key. In a step of a generation, ``pools`` hold the keys and values of
+    earlier tokens by name and ``grown`` those after it; ``table`` has the pages of each row (:mod:`~..ops.paging`).
     """
 
     def __init__(
         self,
-        slots: Tensor,
         positions: Tensor,
         mask: Tensor,
-        cache: Mapping[str, Tensor] | None = None,
-        filled: Tensor | None = None,
-        end: Tensor | None = None,
+        pools: Mapping[str, Tensor] | None = None,
+        table: Tensor | None = None,
+        *,
+        every: bool = False,
     ) -> None:
-        self.slots = slots
         self.positions = positions
         self.mask = mask
-        self.cache = cache or {}
-        self.filled = filled
-        self.end = end
+        self.pools = pools or {}
+        self.table = table
         self.grown: dict[str, Tensor] = {}
+        self._every = every
 
     @classmethod
     def whole(cls, ids: Tensor, attention_mask: Tensor | None = None) -> KVState:
         """Create the state for all tokens of ``ids`` (batch, sequence) at once, at positions 0, 1, 2, ..."""
         sequence = ids.shape[1]
-        slots = arange(sequence, device=ids.device)
-        counts = None if attention_mask is None else reshape(equal(attention_mask, 1), (-1, 1, 1, sequence))
-        return cls(slots, expand_dims(slots, axis=0), _visible(slots, slots, counts))
+        places = arange(sequence, device=ids.device)
+        own, other = reshape(places, (1, 1, -1, 1)), reshape(places, (1, 1, 1, -1))
+        mask = less_equal(other, own)
+        if attention_mask is not None:  # padding attends to itself, since attention over no keys is NaN
+            counts = reshape(equal(attention_mask, 1), (-1, 1, 1, sequence))
+            mask = logical_and(mask, logical_or(counts, equal(other, own)))
+        return cls(expand_dims(places, axis=0), mask)
 
     @classmethod
-    def stepwise(cls, inputs: Mapping[str, Tensor], cache: Mapping[str, Tensor]) -> KVState:
-        """Create the state for the tokens after ``inputs["filled"]`` slots.
+    def paged(cls, ids: Tensor, table: Tensor, pools: Mapping[str, Tensor], *, every: bool = False) -> KVState:
+        """Create the state for the new tokens of ``ids`` (rows, sequence); see :mod:`~..ops.paging` for ``table``.
 
-        The rows begin at the slots ``inputs["start"]`` (batch,). The first ``inputs["count"]`` columns of
-        ``inputs["input_ids"]`` are tokens; the others are padding, whose slots the next step overwrites.
+        The first columns of ``ids`` are new tokens, as many as the table says, the others padding. With ``every``,
+        :meth:`last` keeps all columns.
         """
-        sequence, capacity = inputs["input_ids"].shape[1], next(iter(cache.values())).shape[2]
-        slots = arange(sequence) + inputs["filled"]  # (sequence,)
-        start = reshape(inputs["start"], (-1, 1))
-        positions = maximum(subtract(expand_dims(slots, axis=0), start), 0)
-        keys = arange(capacity)
-        counts = reshape(greater_equal(expand_dims(keys, axis=0), start), (-1, 1, 1, capacity))
-        return cls(slots, positions, _visible(slots, keys, counts), cache, inputs["filled"], inputs["count"])
+        positions = table[:, :1] + reshape(arange(ids.shape[1]), (1, -1))
+        mask = paged_mask(table, ids.shape[1], PAGE)
+        return cls(positions, mask, pools, table, every=every)
 
     def extend(self, name: str, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append ``key`` and ``value`` (batch, heads, sequence, head_dim) to the cache of the layer ``name``.
+        """Append ``key`` and ``value`` (batch, heads, sequence, head_dim) to those of the layer ``name``.
 
         Returns all keys and values of the layer.
         """
-        if self.filled is None:
+        if self.table is None:
             return key, value
-        for part, new in ((f"{name}.key", key), (f"{name}.value", value)):
-            self.grown[part] = kv_cache_append(self.cache[part], new, self.filled)
-        return self.grown[f"{name}.key"], self.grown[f"{name}.value"]
+        names = f"{name}.key", f"{name}.value"
+        for part, new in zip(names, (key, value), strict=True):
+            self.grown[part] = paged_append(self.pools[part], new, self.table)
+        keys, values = (paged_rows(self.grown[part], self.table) for part in names)
+        return keys, values
 
     def within(self, window: int) -> Tensor:
-        """Return ``mask`` without the keys that are ``window`` slots before a token or more; 0 removes none.
+        """Return ``mask`` without the keys that are ``window`` tokens before a token or more; 0 removes none.
 
-        The cache keeps the keys and values that no window reaches any more.
+        The pools keep the keys and values that no window reaches any more.
         """
         if not window or window >= self.mask.shape[3]:
             return self.mask
+        if self.table is not None:
+            return paged_mask(self.table, self.mask.shape[2], PAGE, window)
         keys = reshape(arange(self.mask.shape[3]), (1, 1, 1, -1))
-        return logical_and(self.mask, greater_equal(keys, reshape(self.slots - (window - 1), (1, 1, -1, 1))))
+        return logical_and(self.mask, greater_equal(keys, reshape(self.positions - (window - 1), (1, 1, -1, 1))))
 
     def last(self, hidden: Tensor) -> Tensor:
-        """Return the hidden state of the last token: (batch, sequence, hidden) -> (batch, hidden)."""
-        if hidden.shape[1] > 1 and self.end is not None:
-            hidden = take(hidden, self.end - 1, 1)
-        return hidden[:, -1]
+        """Return the hidden state of each row's last token: (rows, sequence, hidden) -> (rows, hidden).
 
-
-def _visible(slots: Tensor, keys: Tensor, counts: Tensor | None) -> Tensor:
-    """Build the causal mask. Padding attends to itself, since attention over no keys is NaN."""
-    own, other = reshape(slots, (1, 1, -1, 1)), reshape(keys, (1, 1, 1, -1))
-    before = less_equal(other, own)
-    return before if counts is None else logical_and(before, logical_or(counts, equal(other, own)))
+        With ``every`` it is that of all tokens, (rows * sequence, hidden).
+        """
+        rows, sequence, size = hidden.shape
+        hidden = reshape(hidden, (-1, size))
+        if self._every or sequence == 1:
+            return hidden
+        ends = sequence if self.table is None else maximum(self.table[:, 1], 1)
+        return embedding(hidden, arange(rows) * sequence + ends - 1)
 
 
 def product_of(architecture: object) -> str:
@@ -128,6 +132,7 @@ class Decoder(ABC):
     ``cached`` are the names of the layers with a cache, ``keys`` is the (heads, head size) of their keys and values.
     """
 
+    config: Any
     vocab_size: int
     max_length: int  # of the cache, in tokens
     start_token: int | None = None  # first token of an encoder-decoder's output; None: it continues the prompt
@@ -135,10 +140,10 @@ class Decoder(ABC):
     cached: Sequence[str]
     keys: tuple[int, int]
 
-    def cache(self, batch: int, capacity: int) -> dict[str, Spec]:
-        """Return the specs of each layer's keys and values by name: (batch, heads, capacity, head size)."""
+    def pools(self, pages: int) -> dict[str, Spec]:
+        """Return the specs of each layer's keys and values by name: (pages, heads, PAGE, head size)."""
         heads, size = self.keys
-        spec = Spec((batch, heads, capacity, size), dtypes.float32)
+        spec = Spec((pages, heads, PAGE, size), dtypes.float32)
         return {f"{layer}.{part}": spec for layer in self.cached for part in ("key", "value")}
 
     def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,4 +154,4 @@ class Decoder(ABC):
     def step(
         self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Compute the logits (batch, vocabulary) after the last token of ``inputs["input_ids"]`` (batch, sequence)."""
+        """Compute the logits after the tokens of ``inputs["input_ids"]`` (rows, sequence) that ``past.last`` returns."""

@@ -115,9 +115,9 @@ class EncoderDecoder(ABC):
     def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Compute the encoder's hidden states, (batch, source, size)."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        slots = arange(ids.shape[1], device=ids.device)
+        positions = expand_dims(arange(ids.shape[1], device=ids.device), axis=0)
         counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
-        return self.encoder(weights, ids, KVState(slots, expand_dims(slots, axis=0), counts), {})
+        return self.encoder(weights, ids, KVState(positions, counts), {})
 
     def decode(self, weights: Weights, ids: Tensor, fixed: Mapping[str, Tensor], past: KVState) -> Tensor:
         """Compute the decoder's hidden states, (batch, target, size); ``fixed`` is the result of :meth:`memory`."""

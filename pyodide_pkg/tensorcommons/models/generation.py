@@ -1,9 +1,9 @@
 """Text generation: the prompts are processed in pieces, then each step processes one token of each row.
 
-Keys and values stay on the device, in a cache whose capacity grows in steps. Hardware runs several steps in one call,
-each with the token that the one before chose; their tokens are read together, at least every 30 ms. The bytes of the
-cache count towards the memory limit. They are freed when the generation ends, by an error or a cancellation too, and
-when its iterator is closed. If the device was lost or the model moved, all tokens are processed again.
+Keys and values stay on the device, in the pages of a pool (page_pool.py). Hardware runs several steps in one call, each
+with the token that the one before chose; their tokens are read together, at least every 30 ms. The pages are given back
+when the generation ends, by an error or a cancellation too, and when its iterator is closed. If the device was lost or
+the model moved, all tokens are processed again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from ..shapes import Shape
 from ..sharing.contract import Movable
 from ..sharing.manager import TensorSharingManager
 from ..tensor import Tensor
-from .decode_programs import Choice, DecodePrograms, Specs, Tensors
-from .decoder import Decoder
+from .decode_programs import LOGITS, Arrays, Choice, DecodePrograms, Specs, Tensors
+from .decoder import PAGE, Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Ids, Prompt
+from .page_pool import FEW_PAGES, PagesLost, Text, capacity_of, pages_of, room_of
 from .sampling import Sampler
 from .text import checked_ids
 
@@ -37,7 +38,6 @@ Decode: TypeAlias = "Callable[[Sequence[int]], str]"
 WIDTHS = (1, 8, 16, 32, 64, 128, 256)  # numbers of tokens in a step, and multiples of the last
 READ_EVERY = 0.03  # seconds
 MOST_STEPS = 16  # in one call
-CAPACITIES = (64, 128, 256, 512, 1024, 2048, 4096)  # slots of a cache; powers of two above
 
 
 class Generator(Movable, Protocol):
@@ -74,7 +74,6 @@ class GenerationSession:
         self._model = model
         self._decoder = decoder
         self._steps = model.steps()
-        self._losses = self._steps.device.losses
         self._decode = decode
         prompts, mask = _prompts(ids, attention_mask, decoder.vocab_size)
         prompts, mask = (np.repeat(array, options.num_return_sequences, 0) for array in (prompts, mask))
@@ -108,9 +107,9 @@ class GenerationSession:
         self.longest = min(_max_length(options, self._prompt), decoder.max_length)
         prompt = Prompt(self._prompt, self.longest, source, starts)
         self._sampler = Sampler(options, rows, prompt, decoder.vocab_size)
-        self._filled = 0
-        self._capacity = 0
-        self._cache: Tensors = {}
+        self._lengths = self._prompt - self._start  # tokens of each row, without padding: those up to its end
+        self._texts: list[Text] = []
+        self._pool = self._steps.pool
         self._fixed: Tensors = {}
         self._ahead: tuple[Tensor, Tensor] | None = None  # last and all results of steps that started before a read
         self._chosen: deque[Ids] = deque()  # tokens of later steps that were read already
@@ -147,6 +146,7 @@ class GenerationSession:
             chosen = np.where(self.finished, self.options.padding, chosen)
         chosen = chosen.astype(np.int32)
         self.tokens = np.concatenate([self.tokens, chosen[:, None]], axis=1)
+        self._lengths = self._lengths + ~self.finished
         self.finished |= np.isin(chosen, self.options.eos_token_id)
         if self.options.stop_strings and self._decode is not None:
             for row in np.flatnonzero(~self.finished):
@@ -184,44 +184,33 @@ class GenerationSession:
     def _choice(self) -> Choice:
         return self._sampler.choice(samples=self._steps.samples)
 
-    def _inputs(self, count: int = 1, ahead: int = 0) -> dict[str, Ids]:
-        """Return the inputs of a step over ``count`` tokens, after ``ahead`` more than the cache has."""
-        filled = self._filled + ahead
-        return {
-            "start": self._start,
-            "filled": np.array(filled, np.int32),
-            "count": np.array([count], np.int32),
-            **self._sampler.inputs(self._choice, filled + count),
-        }
-
     async def _next(self) -> Ids:
-        """Process the tokens that are not in the cache yet. Returns the scores or the tokens after the last one.
+        """Process the tokens that have no keys and values yet. Returns the scores or the tokens after the last one.
 
         If tokens are chosen on the device, the next step starts before this one's are read, so that the device does not
         wait for the host. One step too many runs at the end of a text.
         """
-        steps = self._model.steps()
-        if (steps, steps.device.losses) != (self._steps, self._losses):  # the model moved, or its device was lost
-            self.close()
-            self._steps, self._losses = steps, steps.device.losses
-        if self._source and not self._fixed:
-            self._fixed = await steps.begin(self._source)
-        if self._chosen:
-            return self._chosen.popleft()
-        ahead, self._ahead = self._ahead, None
-        answer, chosen = ahead or (None, None)
-        while answer is None or self._filled < self.tokens.shape[1]:
-            answer = chosen = await self._extend(self.tokens[:, self._filled : self._filled + steps.longest])
-        assert chosen is not None
+        while True:
+            try:
+                await self._begin()
+                if self._chosen:
+                    return self._chosen.popleft()
+                return await self._read(*(self._ahead or [await self._process()] * 2))
+            except PagesLost:
+                continue
+
+    async def _read(self, last: Tensor, chosen: Tensor) -> Ids:
+        """Read the results of one step or several, whose ``last`` is given, while the next ones run."""
+        self._ahead = None
         count = chosen.shape[0] if chosen.ndim == 3 else 1
         left = self.longest - self.tokens.shape[1] - count
-        if not (steps.runs_ahead and self._choice.is_token and left > 0):
+        if not (self._steps.runs_ahead and self._choice.is_token and left > 0):
             return self._take(await chosen.read())
         reading = asyncio.ensure_future(chosen.read())
         reading.add_done_callback(retrieve)
         try:
             await asyncio.sleep(0)  # so that the copy for the read precedes the next step in the device's queue
-            self._ahead = await self._begin_steps(answer, min(left, self._at_once))
+            self._ahead = await self._begin_steps(last, count, min(left, self._at_once))
         finally:
             values = await reading
         self._adapt(count)
@@ -241,74 +230,114 @@ class GenerationSession:
         pace, self._read_at = (now - self._read_at) / count, now
         self._at_once = min(2 * self._at_once, max(int(READ_EVERY / max(pace, 1e-6)), 1), MOST_STEPS)
 
-    async def _begin_steps(self, token: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Begin up to ``count`` steps after ``token``. Return the last token, and the tokens of all steps.
+    # --- keys and values ---
 
-        Of a single step, both are its token.
+    def _text(self, row: int) -> Ids:
+        """Return the tokens of a row, without padding."""
+        start = self._start[row]
+        return self.tokens[row, start : start + self._lengths[row]]
+
+    async def _begin(self) -> None:
+        """Begin the texts, again if the model moved, its weights changed, or keys and values were lost."""
+        steps = self._model.steps()
+        if self._texts and (steps, steps.pool, steps.pool.check()) == (self._steps, self._pool, self._texts[0].losses):
+            return
+        self.close()
+        self._steps, self._pool = steps, steps.pool
+        rows = range(len(self.tokens))
+        sources = [b"".join(array[row].tobytes() for array in self._source.values()) for row in rows]
+        self._texts = [Text(source, self._expected) for source in sources]
+        if self._source:
+            self._fixed = await steps.begin(self._source)
+        for row in rows:
+            self._pool.begin(self._texts[row], self._text(row))
+        await self._share()
+
+    @property
+    def _expected(self) -> int:
+        """Number of tokens that a text has room for at first: the whole prompt, and some new ones."""
+        return int(min(self.longest, self._prompt + FEW_PAGES * PAGE // 2))
+
+    async def _share(self) -> None:
+        """Compute the keys and values of tokens that all texts begin with in the first text alone."""
+        tokens, pool = self._text(0), self._pool
+        common = 0 if self._source or len(self._texts) == 1 else self._common()
+        first = self._texts[0]
+        if common <= max(text.filled for text in self._texts):
+            return
+        while first.filled < common:
+            ids = tokens[None, first.filled : min(first.filled + self._steps.longest, common)]
+            await self._extend(_padded(ids, _width(ids.shape[1])), [first], [ids.shape[1]], {}, LOGITS)
+        pool.know(first, tokens)
+        for row, text in enumerate(self._texts[1:], 1):
+            pool.begin(text, self._text(row))
+
+    def _common(self) -> int:
+        """Return the number of tokens, of full pages, that all texts begin with; each has more."""
+        texts = [self._text(row) for row in range(len(self.tokens))]
+        count = min(map(len, texts)) - 1
+        differs = np.flatnonzero((np.stack([text[:count] for text in texts]) != texts[0][:count]).any(axis=0))
+        return int(differs[0] if differs.size else count) // PAGE * PAGE
+
+    async def _process(self) -> Tensor:
+        """Process all tokens that have no keys and values. Returns the scores or tokens after the last ones.
+
+        The last piece has the last token of every text that has not ended.
         """
-        await self._make_room(1)
-        count = min(count, self._capacity - self._filled)
+        while True:
+            missing = self._missing()
+            counts = _piece(missing, self._steps.longest)
+            ids = np.zeros((len(counts), _width(max(counts))), np.int32)
+            for row, (text, count) in enumerate(zip(self._texts, counts, strict=True)):
+                ids[row, :count] = self._text(row)[text.filled : text.filled + count]
+            inputs = self._sampler.inputs(self._choice, self.tokens.shape[1])
+            answer = await self._extend(ids, self._texts, counts, inputs, self._choice)
+            for row, text in enumerate(self._texts):
+                self._pool.know(text, self._text(row))
+            if counts == missing:
+                return answer
+
+    def _missing(self) -> list[int]:
+        """Return the number of tokens of each text that have no keys and values; none of those that have ended."""
+        lengths = np.where(self.finished, 0, self._lengths).tolist()
+        return [max(length - text.filled, 0) for length, text in zip(lengths, self._texts, strict=True)]
+
+    async def _begin_steps(self, token: Tensor, done: int, count: int) -> tuple[Tensor, Tensor]:
+        """Begin up to ``count`` steps after ``token``, the last of ``done`` that the host does not have yet.
+
+        Returns the last token, and the tokens of all steps; of a single step, both are its token.
+        """
+        choice, counts = self._choice, [int(not ended) for ended in self.finished]
+        inputs = [self._sampler.inputs(choice, self.tokens.shape[1] + done + i) for i in range(count)]
         if count > 1 and self._steps.runs_several:
-            inputs = [self._inputs(ahead=i) for i in range(count)]
             try:
-                last, every, self._cache = await self._steps.extend_by(
-                    token, inputs, self._cache, self._capacity, self._fixed, self._choice
-                )
+                return await self._pool.extend_by(self._steps, token, self._texts, counts, inputs, self._fixed, choice)
             except (MemoryBudgetError, RunsInParts):
                 self._at_once = 1
-            else:
-                self._filled += count
-                return last, every
-        answer = await self._extend(token)
+        answer = await self._extend(token, self._texts, counts, inputs[0], choice)
         return answer, answer
 
-    async def _extend(self, tokens: Ids | Tensor) -> Tensor:
-        """Append ``tokens`` (batch, at most a piece) to the cache. Returns the scores or tokens after them."""
-        count = tokens.shape[1]
-        width = _width(count)
-        await self._make_room(width)
-        if not isinstance(tokens, Tensor):
-            tokens = _padded(tokens, min(self._capacity - self._filled, width))
-        answer, self._cache = await self._steps.extend(
-            tokens, self._inputs(count), self._cache, self._capacity, self._fixed, self._choice
-        )
-        self._filled += count
-        return answer
-
-    async def _make_room(self, count: int) -> None:
-        """Make or grow the cache, so that ``count`` slots are free, up to the model's maximum."""
-        rows, capacity = len(self.tokens), self._room(self._filled, count, self._capacity)
-        if capacity == self._capacity:
-            return
-        if self._cache:
-            self._cache = await self._steps.grow(self._cache, rows, self._capacity, capacity, self._choice)
-        else:
-            self._cache = await self._steps.empty(rows, capacity, self._choice)
-        self._capacity = capacity
-
-    def _room(self, filled: int, count: int, capacity: int) -> int:
-        """Return the capacity of a cache for ``count`` tokens after ``filled``, given its present ``capacity``."""
-        most = self._decoder.max_length
-        needed = min(filled + count, most)
-        if needed <= capacity:
-            return capacity
-        if not capacity:  # room for the whole prompt and some new tokens
-            needed = max(needed, min(self.longest, self._prompt + CAPACITIES[0] // 2))
-        return min(next((size for size in CAPACITIES if size >= needed), 2 ** int(needed - 1).bit_length()), most)
+    async def _extend(
+        self, ids: Ids | Tensor, texts: Sequence[Text], counts: Sequence[int], inputs: Arrays, choice: Choice
+    ) -> Tensor:
+        """Process the first ``counts`` columns of ``ids``. Returns the scores or tokens after them."""
+        return await self._pool.extend(self._steps, ids, texts, counts, inputs, self._fixed, choice)
 
     async def compile(self, progress_callback: Callable[[int, int], None]) -> None:
-        """Compile every program that the generation may need."""
+        """Compile every program that the generation may need, if it finds no keys and values of earlier texts."""
         steps, rows, choice = self._steps, len(self.tokens), self._choice
         grown: dict[int, int] = {}
-        extended: dict[tuple[Shape, int, bool], None] = {}
-        filled = capacity = 0
+        extended: dict[tuple[Shape, int, int, bool], None] = {}
+        filled, room, capacity, most = 0, 0, steps.pool.capacity, pages_of(self._decoder.max_length)
         while filled < max(self.longest - 1, 1):
             count, old = min(max(self._prompt - filled, 1), steps.longest), capacity
-            capacity = self._room(filled, _width(count), old)
+            pages = pages_of(filled + count)
+            room, capacity = room_of(pages, room, self._expected), max(capacity_of(rows * pages), old)
             if old not in (0, capacity):
                 grown[old] = capacity
-            shape = (rows, min(_width(count), capacity - filled))
-            extended[shape, capacity, steps.runs_ahead and choice.is_token and filled >= self._prompt] = None
+            is_stored = steps.runs_ahead and choice.is_token and filled >= self._prompt
+            width = min(capacity if steps.follows_lengths else room, most)
+            extended[(rows, _width(count)), capacity, width, is_stored] = None
             filled += count
         done, total = 0, len(grown) + len(extended) + bool(self._source)
         progress_callback(done, total)
@@ -317,18 +346,21 @@ class GenerationSession:
             _, fixed = await steps.compile_begin(self._source["input_ids"].shape)
             progress_callback(done := done + 1, total)
         for old, new in grown.items():
-            await steps.compile_grow(rows, old, new, choice)
+            await steps.compile_grow(old, new)
             progress_callback(done := done + 1, total)
-        for size, room, is_stored in extended:
-            await steps.compile_extend(size, room, fixed, choice, is_stored=is_stored)
+        for shape, pages, width, is_stored in extended:
+            await steps.compile_extend(shape, pages, width, fixed, choice, is_stored=is_stored)
             progress_callback(done := done + 1, total)
 
     def close(self) -> None:
-        """Free the cache. Safe to call twice."""
-        for tensor in (*self._cache.values(), *self._fixed.values(), *(self._ahead or ())):
+        """Give the pages back, and free what steps read. Safe to call twice."""
+        for tensor in (*self._fixed.values(), *(self._ahead or ())):
             tensor.release()
+        for row, text in enumerate(self._texts):
+            self._pool.know(text, self._text(row))
+            self._pool.close(text)
         self._chosen.clear()
-        self._cache, self._fixed, self._filled, self._capacity, self._ahead = {}, {}, 0, 0, None
+        self._texts, self._fixed, self._ahead = [], {}, None
 
 
 async def complete(session: GenerationSession, on_token: Callable[[Any], None] | None = None) -> Any:
@@ -401,6 +433,16 @@ def _prompts(ids: Any, attention_mask: Any, vocab_size: int) -> tuple[Ids, Ids]:
 def _width(count: int) -> int:
     """Return the number of columns of the step for ``count`` tokens."""
     return next((size for size in WIDTHS if size >= count), -(-count // WIDTHS[-1]) * WIDTHS[-1])
+
+
+def _piece(missing: Sequence[int], longest: int) -> list[int]:
+    """Return how many of the ``missing`` tokens of each text to process at once, ``longest`` at most.
+
+    The last piece has a token of every text that misses any.
+    """
+    if max(missing) <= longest:
+        return list(missing)
+    return [min(max(count - 1, 0), longest) for count in missing]
 
 
 def _padded(array: Ids, width: int | None = None) -> Ids:

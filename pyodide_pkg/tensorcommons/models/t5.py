@@ -13,6 +13,7 @@ from functools import partial
 from ..errors import InvalidWeights, quoted
 from ..nn import Attention, Embedding, FeedForward, Linear, RMSNorm, Scope, Weights, relative
 from ..ops import (
+    reshape,
     arange,
     clip,
     expand_dims,
@@ -100,16 +101,17 @@ class RelativeBias:
         self.bidirectional = bidirectional
         self.table = Embedding(scope, self.sizes[0], c.num_heads)
 
-    def __call__(self, weights: Weights, slots: Tensor, keys: Tensor, counts: Tensor) -> Tensor:
-        """Compute the mask (batch, heads, queries, keys) at positions ``slots`` (queries,) and ``keys`` (keys,).
+    def __call__(self, weights: Weights, positions: Tensor, counts: Tensor) -> Tensor:
+        """Compute the mask (batch, heads, queries, keys) at ``positions`` (batch or 1, queries) from keys 0, 1, 2, ...
 
-        Keys where ``counts`` is False are masked.
+        Keys where ``counts`` (batch or 1, 1, queries or 1, keys) is False are masked.
         """
-        far = min(self.sizes[1], max(keys.shape[0], 128))  # larger distances do not occur, or share the last bucket
+        count = counts.shape[3]
+        far = min(self.sizes[1], max(count, 128))  # larger distances do not occur, or share the last bucket
         buckets = relative.buckets(1, 2 * far + 1, *self.sizes, bidirectional=self.bidirectional, first=far)[0]
-        distance = subtract(expand_dims(keys, axis=0), expand_dims(slots, axis=1))
-        bias = permute_dims(rows(self.table(weights, buckets), clip(distance, -far, far) + far), (2, 0, 1))
-        return where(counts, expand_dims(bias, axis=0), LOWEST)
+        distance = subtract(reshape(arange(count), (1, 1, -1)), expand_dims(positions, axis=2))
+        bias = permute_dims(rows(self.table(weights, buckets), clip(distance, -far, far) + far), (0, 3, 1, 2))
+        return where(counts, bias, LOWEST)
 
 
 def _block(scope: Scope, c: T5Config, attentions: Sequence[str]) -> Layer:
@@ -139,8 +141,7 @@ class T5Stack(Stack):
 
     def __call__(self, weights: Weights, ids: Tensor, past: KVState, memory: Memory) -> Tensor:
         """See :class:`Stack`."""
-        keys = past.slots if self.bias.bidirectional else arange(past.mask.shape[3])
-        mask = self.bias(weights, past.slots, keys, past.mask)
+        mask = self.bias(weights, past.positions, past.mask)
         return self.norm(weights, self.run(weights, self.words(weights, ids), mask, past, memory))
 
 

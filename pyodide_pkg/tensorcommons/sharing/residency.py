@@ -1,8 +1,8 @@
 """The budget of managers: what is evicted under memory pressure, in which order, and how it comes back.
 
-Order of eviction: weights that graphs have once more as constants; activations kept for later runs; the scratch arena
-of an idle device; then entries without a holder; then held ones, the least recently used first; then compiled programs,
-which cost most to make again. Pinned entries and whatever a running program uses never leave. An eviction keeps a copy
+Order of eviction: weights that graphs have once more as constants; activations kept for later runs; keys and values of
+texts that are not being written; the scratch arena of an idle device; then entries without a holder; then held ones, the
+least recently used first; then compiled programs, which cost most to make again. Pinned entries and whatever a running program uses never leave. An eviction keeps a copy
 in host memory, or none where a local origin can be read again; the next use restores. All of this is checked *before*
 the first byte leaves, so a request that cannot fit changes nothing.
 """
@@ -122,7 +122,13 @@ class Residency(Budget):
     @property
     def cached_bytes(self) -> int:
         """Bytes of activations that are kept for later runs and not in use now."""
-        return sum(share.activations.idle_bytes for share in self._shares)
+        kept = sum(share.activations.idle_bytes for share in self._shares)
+        return kept + sum(cache.idle_bytes for device in self.devices for cache in device.caches)
+
+    @property
+    def idle_share(self) -> float:
+        """See :class:`Budget`."""
+        return min((share.activations.share for share in self._shares), default=0.0)
 
     @property
     def _constant_bytes(self) -> int:
@@ -319,6 +325,8 @@ class Residency(Budget):
                 device.backend.drop_constants()
                 return
         if any(share.activations.drop_oldest() for share in self._shares):
+            return
+        if any(cache.free_idle() for device in self.devices for cache in list(device.caches)):
             return
         for device in self.devices:
             if device.idle_scratch_bytes:

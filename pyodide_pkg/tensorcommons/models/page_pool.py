@@ -1,0 +1,336 @@
+"""The pages of the keys and values of a model: which are free, which belong to which texts, and what is in them.
+
+A page that is full is known by its tokens and all tokens before them, so a text that begins like an earlier one finds
+its first pages there. Pages that no text has any more stay until their room is needed, the least recently used go
+first, and of one text the last: what is gone is computed again. Under memory pressure all of them leave at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backends.device import Device
+from ..errors import MemoryBudgetError
+from ..ops.paging import BEFORE, NEW, PAGES
+from ..tensor import Tensor
+from .decoder import PAGE
+
+if TYPE_CHECKING:
+    from .decode_programs import Array, Arrays, Choice, DecodePrograms, Tensors
+
+FEW_PAGES = 4  # the smallest pools and tables
+
+
+@dataclass(eq=False)
+class Text:
+    """The pages of a text that is being written, of about ``expected`` tokens.
+
+    ``filled`` tokens have keys and values in ``pages``, unless the pools had more ``losses`` since. ``keys`` are those of
+    its first full pages. ``source`` stands for what keys and values depend on beside the tokens: a text to summarize.
+    """
+
+    source: bytes = b""
+    expected: int = 0
+    room: int = 0  # pages of its row of a table
+    pages: list[int] = field(default_factory=list)
+    filled: int = 0
+    keys: list[bytes] = field(default_factory=list)
+    losses: int = 0
+
+
+class PagesLost(Exception):
+    """The keys and values of a text are gone: it has to begin again."""
+
+
+@dataclass
+class _Page:
+    """``uses`` is the number of texts that have the page, ``key`` its key if it is known, ``depth`` its place there."""
+
+    uses: int = 0
+    key: bytes | None = None
+    depth: int = 0
+    last_use: int = 0
+
+
+class PagePool:
+    """The pools of keys and values of all texts that models of one graph and the same weights write on a device.
+
+    ``key`` stands for the graph and the weights. ``losses`` counts how often all pages were lost, with the device or by
+    a run that failed: texts then begin again. ``reused`` counts tokens that texts found computed.
+    """
+
+    def __init__(self, device: Device, key: str) -> None:
+        self.device, self.key = device, key
+        self.losses = 0
+        self.reused = 0
+        self._tensors: dict[str, Tensor] = {}
+        self._pages: list[_Page] = []
+        self._known: dict[bytes, int] = {}
+        self._clock = 0
+        self._lock = asyncio.Lock()
+        self._device_losses = device.losses
+        device.caches.add(self)
+
+    @classmethod
+    def of(cls, device: Device, key: str) -> PagePool:
+        """Return the pools of ``key`` on ``device``: those of another model, or new ones."""
+        known = (cache for cache in device.caches if isinstance(cache, PagePool) and cache.key == key)
+        return next(known, None) or cls(device, key)
+
+    # --- memory ---
+
+    @property
+    def capacity(self) -> int:
+        """Number of pages that there is memory for."""
+        return len(self._pages)
+
+    @property
+    def pages_in_use(self) -> int:
+        """Number of pages that texts have."""
+        return sum(page.uses > 0 for page in self._pages)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pools on the device."""
+        return sum(tensor.spec.nbytes for tensor in self._tensors.values())
+
+    @property
+    def idle_bytes(self) -> int:
+        """Bytes that :meth:`free_idle` frees."""
+        return 0 if self._lock.locked() or self.pages_in_use else self.nbytes
+
+    def free_idle(self) -> bool:
+        """Free the pools if no text has pages. Returns False if there is nothing to free."""
+        if not self.idle_bytes:
+            return False
+        self._clear()
+        return True
+
+    def lose(self) -> None:
+        """Free the pools; every text has to begin again."""
+        self._clear()
+        self.losses += 1
+
+    def _clear(self) -> None:
+        for tensor in self._tensors.values():
+            tensor.release()
+        self._tensors, self._pages, self._known = {}, [], {}
+
+    def check(self) -> int:
+        """Return ``losses``, after the device was lost one more."""
+        if self._device_losses != self.device.losses:
+            self._device_losses = self.device.losses
+            self.lose()
+        return self.losses
+
+    # --- texts ---
+
+    def begin(self, text: Text, tokens: Array) -> None:
+        """Give ``text`` the pages that are known for its first ``tokens``, instead of those that it has.
+
+        The last token is left out: the next one is computed from it.
+        """
+        self.close(text)
+        text.losses = self.check()
+        for key in _keys(text.source, tokens[:-1]):
+            if key not in self._known:
+                break
+            number = self._known[key]
+            self._pages[number].uses += 1
+            text.pages.append(number)
+            text.keys.append(key)
+        text.filled = len(text.pages) * PAGE
+        self.reused += text.filled
+
+    def know(self, text: Text, tokens: Array) -> None:
+        """Make the full pages of ``text`` known by its ``tokens``."""
+        tokens = tokens[: text.filled]
+        if text.losses != self.losses or len(tokens) // PAGE == len(text.keys):
+            return
+        for depth, key in enumerate(_keys(text.source, tokens)):
+            if depth == len(text.keys):
+                text.keys.append(key)
+                page = self._pages[text.pages[depth]]
+                if key not in self._known and page.key is None:
+                    page.key, page.depth = key, depth
+                    self._known[key] = text.pages[depth]
+
+    def fork(self, text: Text, filled: int) -> Text:
+        """Return a new text that has the full pages of the first ``filled`` tokens of ``text``."""
+        count = min(filled, text.filled) // PAGE
+        for number in text.pages[:count]:
+            self._pages[number].uses += 1
+        return replace(text, pages=text.pages[:count], filled=count * PAGE, keys=text.keys[:count])
+
+    def close(self, text: Text) -> None:
+        """Take the pages of ``text`` away; those that are known stay until their room is needed."""
+        self._clock += 1
+        for number in text.pages if text.losses == self.losses else ():
+            page = self._pages[number]
+            page.uses -= 1
+            page.last_use = self._clock
+        text.pages, text.filled, text.keys = [], 0, []
+        if not self.device.budget.idle_share:
+            self.free_idle()
+
+    # --- steps ---
+
+    @asynccontextmanager
+    async def _growing(
+        self, steps: DecodePrograms, texts: Sequence[Text], counts: Sequence[int]
+    ) -> AsyncIterator[None]:
+        """Hold the pools, with room for ``counts`` more tokens of each of ``texts``."""
+        async with self._lock:
+            self.check()
+            if any(text.losses != self.losses for text in texts):
+                raise PagesLost
+            wanted = [
+                pages_of(text.filled + count) - len(text.pages) for text, count in zip(texts, counts, strict=True)
+            ]
+            free = await self._free_pages(steps, sum(max(each, 0) for each in wanted))
+            for text, count in zip(texts, wanted, strict=True):
+                for _ in range(count):
+                    text.pages.append(number := heapq.heappop(free))
+                    self._pages[number].uses = 1
+            before = list(self._tensors.values())
+            try:
+                yield
+            except BaseException:
+                if any(tensor.node.storage is None or not tensor.node.storage.is_resident for tensor in before):
+                    self.lose()  # the run had begun
+                raise
+
+    async def extend(
+        self, steps: DecodePrograms, ids: Any, texts: Sequence[Text], counts: Sequence[int], inputs: Arrays,
+        fixed: Tensors, choice: Choice,
+    ) -> Tensor:  # fmt: skip
+        """Process ``counts`` more tokens of each of ``texts``: the first columns of ``ids`` (rows, sequence).
+
+        ``inputs`` are those of ``choice``. Returns the result of :meth:`DecodePrograms.extend`.
+
+        Raises:
+            MemoryBudgetError: the pages do not fit beside the model.
+            PagesLost: see there.
+        """
+        async with self._growing(steps, texts, counts):
+            given = {"table": table(texts, counts, self._width(steps, texts)), **inputs}
+            answer, self._tensors = await steps.extend(ids, given, self._tensors, fixed, choice)
+            _advance(texts, counts)
+            return answer
+
+    async def extend_by(
+        self, steps: DecodePrograms, token: Any, texts: Sequence[Text], counts: Sequence[int], inputs: Sequence[Arrays],
+        fixed: Tensors, choice: Choice,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Run a step of ``counts`` tokens, 0 or 1, of each text for each of ``inputs``, in one call.
+
+        Returns the last token and the tokens of all steps, see :meth:`DecodePrograms.extend_by`. Raises as it does.
+        """
+        steps_of = [[count * (i + 1) for count in counts] for i in range(len(inputs))]
+        async with self._growing(steps, texts, steps_of[-1]):
+            width = self._width(steps, texts)
+            given = [
+                {"table": table(texts, counts, width, ahead=[count * i for count in counts]), **each}
+                for i, each in enumerate(inputs)
+            ]
+            last, every, self._tensors = await steps.extend_by(token, given, self._tensors, fixed, choice)
+            _advance(texts, steps_of[-1])
+            return last, every
+
+    def _width(self, steps: DecodePrograms, texts: Sequence[Text]) -> int:
+        """Return the number of pages of a table for ``texts``, of few different ones."""
+        for text in texts:
+            text.room = room_of(len(text.pages), text.room, text.expected)
+        width = self.capacity if steps.follows_lengths else max(text.room for text in texts)
+        return min(width, pages_of(steps.decoder.max_length))
+
+    async def _free_pages(self, steps: DecodePrograms, count: int) -> list[int]:
+        """Return a heap of at least ``count`` free pages: grow the pools, or forget pages that no text has."""
+        free = [number for number, page in enumerate(self._pages) if not page.uses and page.key is None]
+        idle = [(page.last_use, -page.depth, n) for n, page in enumerate(self._pages) if not page.uses and page.key]
+        heapq.heapify(idle)
+        budget, page = self.device.budget, sum(spec.nbytes for spec in steps.pools(1).values())
+        most = int(budget.idle_share * budget.usable) // page
+        while len(free) < count:
+            missing = count - len(free)
+            grown = capacity_of(self.capacity + missing)
+            if missing > len(idle) or grown <= most:
+                try:
+                    free += range(self.capacity, grown)
+                    await self._grow(steps, grown)
+                except MemoryBudgetError:
+                    free = [number for number in free if number < self.capacity]
+                    if missing > len(idle):
+                        raise
+                else:
+                    continue
+            while idle and len(free) < count:
+                number = heapq.heappop(idle)[2]
+                key = self._pages[number].key
+                assert key is not None
+                del self._known[key]
+                self._pages[number] = _Page()
+                free.append(number)
+        heapq.heapify(free)
+        return free
+
+    async def _grow(self, steps: DecodePrograms, pages: int) -> None:
+        if self._tensors:
+            old, self._tensors = self._tensors, await steps.grow(self._tensors, self.capacity, pages)
+            for tensor in old.values():
+                tensor.release()
+        else:
+            self._tensors = await steps.empty(pages)
+        self._pages += [_Page() for _ in range(pages - self.capacity)]
+
+
+def table(texts: Sequence[Text], counts: Sequence[int], width: int, ahead: Sequence[int] | None = None) -> Array:
+    """Return the table of :mod:`~..ops.paging` for ``counts`` new tokens of each text, after ``ahead`` more."""
+    made = np.full((len(texts), PAGES + width), -1, np.int32)
+    for row, (text, count) in enumerate(zip(texts, counts, strict=True)):
+        made[row, BEFORE] = (text.filled + (ahead[row] if ahead else 0)) if count else 0
+        made[row, NEW] = count
+        made[row, PAGES : PAGES + len(text.pages)] = text.pages
+    return made
+
+
+def pages_of(tokens: int) -> int:
+    """Return the number of pages of so many tokens."""
+    return -(-tokens // PAGE)
+
+
+def room_of(pages: int, present: int, expected: int) -> int:
+    """Return the pages of a text's row of a table: ``present`` if they suffice, at first for the ``expected`` tokens."""
+    if pages <= present:
+        return present
+    if not present:
+        pages = max(pages, pages_of(expected))
+    return max(1 << (pages - 1).bit_length(), FEW_PAGES)
+
+
+def capacity_of(pages: int) -> int:
+    """Return the capacity of pools for so many pages: few different ones, so that few programs are compiled."""
+    size = max(1 << (pages - 1).bit_length(), FEW_PAGES)
+    return size * 3 // 4 if size >= 64 and size * 3 // 4 >= pages else size
+
+
+def _advance(texts: Sequence[Text], counts: Sequence[int]) -> None:
+    for text, count in zip(texts, counts, strict=True):
+        text.filled += count
+
+
+def _keys(source: bytes, tokens: Array) -> Iterator[bytes]:
+    """Yield the key of each full page of ``tokens``: a hash of the tokens up to its end, and of the ``source``."""
+    key = hashlib.blake2b(source, digest_size=16).digest()
+    data = np.ascontiguousarray(tokens, "<i4")
+    for start in range(0, len(data) - PAGE + 1, PAGE):
+        key = hashlib.blake2b(key + data[start : start + PAGE].tobytes(), digest_size=16).digest()
+        yield key
