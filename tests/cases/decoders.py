@@ -200,10 +200,13 @@ async def a_step_compiles_nothing(place: Place) -> None:
     counts = [seen[1], seen[1] + 2]
     assert sorted(set(seen[1:])) == counts and seen[1:] == sorted(seen[1:]), f"programs after each step: {seen}"
     assert len(set(seen[1:40])) == 1, f"programs after each step: {seen}"
-    await model.generate(prompt, max_new_tokens=STEPS)  # tables may be narrow again, over pools that have grown
+    for _ in range(
+        2
+    ):  # tables may be narrow again, over pools that have grown, and grow for the pages of earlier texts
+        await model.generate(prompt, max_new_tokens=STEPS)
     before = len(place.device.programs)
     await model.generate(prompt, max_new_tokens=STEPS)
-    assert len(place.device.programs) == before, "the third text compiled a program"
+    assert len(place.device.programs) == before, "the fourth text compiled a program"
     model.unload()
 
 

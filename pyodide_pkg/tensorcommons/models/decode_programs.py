@@ -20,8 +20,8 @@ from ..graph.bound import BoundProgram, compile_graph
 from ..graph.node import argument
 from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
-from ..graph.views import resolve_view
 from ..graph.program import Chain, Program
+from ..graph.views import resolve_view
 from ..nn import Weight, Weights
 from ..ops import concat, reshape, zeros
 from ..ops.choosing import likeliest, repetition_penalty, sample
@@ -29,6 +29,7 @@ from ..ops.paging import BEFORE, NEW, PAGES, paged_append, paged_rows
 from ..shapes import Layout, Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
+from .batch import Batch
 from .decoder import PAGE, Decoder, KVState
 from .page_pool import PagePool
 
@@ -44,8 +45,8 @@ TOKENS = "tokens so far"  # in pools, (pages, 1, PAGE, 1) int32
 class Choice:
     """Use of a step's logits: to return them, or to choose the next token of each row from them.
 
-    A step that ``penalizes`` repetitions has an input "penalty" (rows,). One that samples has an input "settings" (rows,
-    5): see :func:`sample`. Both are float32. With ``every``, the tokens or logits are those after each new token
+    A step that ``penalizes`` repetitions has an input "penalty" (rows,). One that samples has an input "settings",
+    (rows, 5): see :func:`sample`. Both are float32. With ``every``, the tokens or logits are those after each new token
     (rows * sequence, ...), instead of each row's last.
     """
 
@@ -91,19 +92,28 @@ class DecodePrograms:
         self.decoder = decoder
         self.device = device
         self.last: tuple[Program | PartedProgram, int] | None = None
-        self._pool: tuple[int, PagePool] | None = None
+        self._batch: tuple[int, Batch] | None = None
         self._weights = weights
         self._kept: dict[tuple[Any, ...], Compiled] = {}
 
     @property
     def pool(self) -> PagePool:
         """The keys and values of texts, which other models of the same graph and weights have in common."""
-        if self._pool is None or self._pool[0] != Storage.renames:
+        return self.batch.pool
+
+    @property
+    def batch(self) -> Batch:
+        """The generations that write into :attr:`pool` with these programs."""
+        if self._batch is None or self._batch[0] != Storage.renames:
             weights = sorted((param.name, _identity(weight)) for param, weight in self._weights.items())
             shape = type(self.decoder).__name__, self.decoder.config, self.decoder.cached, weights
             key = hashlib.sha256(repr(shape).encode()).hexdigest()
-            self._pool = Storage.renames, PagePool.of(self.device, key)
-        return self._pool[1]
+            pool = PagePool.of(self.device, key)
+            if self._batch is None or self._batch[1].pool is not pool:
+                self._batch = Storage.renames, Batch(pool)
+            else:
+                self._batch = Storage.renames, self._batch[1]
+        return self._batch[1]
 
     @property
     def runs_ahead(self) -> bool:
@@ -157,6 +167,11 @@ class DecodePrograms:
     async def grow(self, pools: Tensors, old: int, new: int) -> Tensors:
         """Copy the pools of ``old`` pages to pools of ``new`` pages."""
         return await self._run(await self.compile_grow(old, new), {}, pools)
+
+    async def copy(self, pools: Tensors, sources: Array, targets: Array) -> Tensors:
+        """Copy pages to other pages, each the one page of a row of the tables. The old ``pools`` are donated."""
+        program = await self.compile_copy(len(sources), next(iter(pools.values())).shape[0])
+        return await self._run(program, {"sources": sources, "targets": targets}, pools, tuple(pools))
 
     async def extend(
         self, ids: Array | Tensor, inputs: Arrays, pools: Tensors, fixed: Tensors, choice: Choice
@@ -234,6 +249,18 @@ class DecodePrograms:
             return {name: self._longer(pool, after[name]) for name, pool in stored.items()}
 
         return await self._compile(("grow", old, new), {}, self.pools(old), grown)
+
+    async def compile_copy(self, rows: int, pages: int) -> Compiled:
+        """Compile the copy of pages of as many rows of tables."""
+        tables = dict.fromkeys(("sources", "targets"), Spec((rows, PAGES + 1), dtypes.int32))
+
+        def copied(given: Tensors, pools: Tensors) -> Tensors:
+            return {
+                name: paged_append(pool, paged_rows(pool, given["sources"]), given["targets"])
+                for name, pool in pools.items()
+            }
+
+        return await self._compile(("copy", rows, pages), tables, self.pools(pages), copied)
 
     async def compile_extend(
         self, shape: Shape, pages: int, count: int, fixed: Specs, choice: Choice, *, is_stored: bool

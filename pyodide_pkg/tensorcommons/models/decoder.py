@@ -32,7 +32,6 @@ from ..ops import (
 from ..ops.paging import paged_append, paged_mask, paged_rows
 from ..tensor import Tensor
 
-
 PAGE = 16  # tokens
 
 
@@ -154,4 +153,4 @@ class Decoder(ABC):
     def step(
         self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Compute the logits after the tokens of ``inputs["input_ids"]`` (rows, sequence) that ``past.last`` returns."""
+        """Compute the logits after those tokens of ``inputs["input_ids"]`` (rows, sequence) that ``past.last`` keeps."""

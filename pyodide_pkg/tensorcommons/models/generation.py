@@ -26,6 +26,7 @@ from ..shapes import Shape
 from ..sharing.contract import Movable
 from ..sharing.manager import TensorSharingManager
 from ..tensor import Tensor
+from .batch import MOST_STEPS, READ_EVERY, Request
 from .decode_programs import LOGITS, Arrays, Choice, DecodePrograms, Specs, Tensors
 from .decoder import PAGE, Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
@@ -36,8 +37,6 @@ from .text import checked_ids
 
 Decode: TypeAlias = "Callable[[Sequence[int]], str]"
 WIDTHS = (1, 8, 16, 32, 64, 128, 256)  # numbers of tokens in a step, and multiples of the last
-READ_EVERY = 0.03  # seconds
-MOST_STEPS = 16  # in one call
 
 
 class Generator(Movable, Protocol):
@@ -195,16 +194,36 @@ class GenerationSession:
                 await self._begin()
                 if self._chosen:
                     return self._chosen.popleft()
+                if self._is_shared and self._ahead is None and max(self._missing()) == 1:
+                    return self._take(await self._steps.batch.step(self._request()))
                 return await self._read(*(self._ahead or [await self._process()] * 2))
             except PagesLost:
                 continue
+
+    @property
+    def _is_shared(self) -> bool:
+        """True if other generations are under way, whose steps can be one batch with those of this one."""
+        return self._steps.batch.is_shared and not self._source
+
+    def _request(self) -> Request:
+        """Return the request for the step of each text's last token."""
+        width, choice = self.tokens.shape[1], self._choice
+        return Request(
+            self._steps,
+            self._texts,
+            self.tokens[:, -1],
+            self._missing(),
+            choice,
+            lambda ahead: self._sampler.inputs(choice, width + ahead),
+            self.longest - width,
+        )
 
     async def _read(self, last: Tensor, chosen: Tensor) -> Ids:
         """Read the results of one step or several, whose ``last`` is given, while the next ones run."""
         self._ahead = None
         count = chosen.shape[0] if chosen.ndim == 3 else 1
         left = self.longest - self.tokens.shape[1] - count
-        if not (self._steps.runs_ahead and self._choice.is_token and left > 0):
+        if not (self._steps.runs_ahead and self._choice.is_token and left > 0) or self._is_shared:
             return self._take(await chosen.read())
         reading = asyncio.ensure_future(chosen.read())
         reading.add_done_callback(retrieve)
@@ -249,6 +268,7 @@ class GenerationSession:
         self._texts = [Text(source, self._expected) for source in sources]
         if self._source:
             self._fixed = await steps.begin(self._source)
+        steps.batch.join(self)
         for row in rows:
             self._pool.begin(self._texts[row], self._text(row))
         await self._share()
@@ -354,6 +374,7 @@ class GenerationSession:
 
     def close(self) -> None:
         """Give the pages back, and free what steps read. Safe to call twice."""
+        self._steps.batch.leave(self)
         for tensor in (*self._fixed.values(), *(self._ahead or ())):
             tensor.release()
         for row, text in enumerate(self._texts):

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import heapq
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,8 @@ FEW_PAGES = 4  # the smallest pools and tables
 class Text:
     """The pages of a text that is being written, of about ``expected`` tokens.
 
-    ``filled`` tokens have keys and values in ``pages``, unless the pools had more ``losses`` since. ``keys`` are those of
-    its first full pages. ``source`` stands for what keys and values depend on beside the tokens: a text to summarize.
+    ``filled`` tokens have keys and values in ``pages``, unless the pools had more ``losses`` since. ``keys`` are those
+    of its first full pages. ``source`` stands for what keys and values depend on beside the tokens: a text to summarize.
     """
 
     source: bytes = b""
@@ -163,13 +163,6 @@ class PagePool:
                     page.key, page.depth = key, depth
                     self._known[key] = text.pages[depth]
 
-    def fork(self, text: Text, filled: int) -> Text:
-        """Return a new text that has the full pages of the first ``filled`` tokens of ``text``."""
-        count = min(filled, text.filled) // PAGE
-        for number in text.pages[:count]:
-            self._pages[number].uses += 1
-        return replace(text, pages=text.pages[:count], filled=count * PAGE, keys=text.keys[:count])
-
     def close(self, text: Text) -> None:
         """Take the pages of ``text`` away; those that are known stay until their room is needed."""
         self._clock += 1
@@ -181,17 +174,69 @@ class PagePool:
         if not self.device.budget.idle_share:
             self.free_idle()
 
+    async def reorder(self, steps: DecodePrograms, texts: Sequence[Text], parents: Sequence[int]) -> list[Text]:
+        """Return texts that continue those of the numbers ``parents`` among ``texts``, which end with it.
+
+        Full pages are shared; of a page that is not full, all texts but one get a copy.
+
+        Raises:
+            MemoryBudgetError: the copies do not fit beside the model; ``texts`` are as they were.
+            PagesLost: see there.
+        """
+        made = [replace(texts[parent], pages=[], keys=list(texts[parent].keys)) for parent in parents]
+        seen: set[int] = set()
+        copied = []
+        for text, parent in zip(made, parents, strict=True):
+            if parent in seen and text.filled % PAGE:
+                copied.append(text)
+            seen.add(parent)
+        async with self._locked(texts):
+            free = await self._free_pages(steps, len(copied))
+            sources = []
+            for text, parent in zip(made, parents, strict=True):
+                text.pages = texts[parent].pages[: pages_of(text.filled)]
+                if any(text is each for each in copied):
+                    sources.append(text.pages[-1])
+                    text.pages[-1] = heapq.heappop(free)
+            if sources:
+                tables = _copies(sources), _copies([text.pages[-1] for text in copied])
+                with self._running():
+                    self._tensors = await steps.copy(self._tensors, *tables)
+            for text in made:
+                for number in text.pages:
+                    self._pages[number].uses += 1
+            for text in texts:
+                self.close(text)
+            return made
+
     # --- steps ---
+
+    @asynccontextmanager
+    async def _locked(self, texts: Sequence[Text]) -> AsyncIterator[None]:
+        """Hold the pools, in which ``texts`` have their pages."""
+        async with self._lock:
+            self.check()
+            if any(text.losses != self.losses for text in texts):
+                raise PagesLost
+            yield
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Note a loss if a run failed that had begun: it has the pools."""
+        before = list(self._tensors.values())
+        try:
+            yield
+        except BaseException:
+            if any(tensor.node.storage is None or not tensor.node.storage.is_resident for tensor in before):
+                self.lose()
+            raise
 
     @asynccontextmanager
     async def _growing(
         self, steps: DecodePrograms, texts: Sequence[Text], counts: Sequence[int]
     ) -> AsyncIterator[None]:
         """Hold the pools, with room for ``counts`` more tokens of each of ``texts``."""
-        async with self._lock:
-            self.check()
-            if any(text.losses != self.losses for text in texts):
-                raise PagesLost
+        async with self._locked(texts):
             wanted = [
                 pages_of(text.filled + count) - len(text.pages) for text, count in zip(texts, counts, strict=True)
             ]
@@ -200,13 +245,8 @@ class PagePool:
                 for _ in range(count):
                     text.pages.append(number := heapq.heappop(free))
                     self._pages[number].uses = 1
-            before = list(self._tensors.values())
-            try:
+            with self._running():
                 yield
-            except BaseException:
-                if any(tensor.node.storage is None or not tensor.node.storage.is_resident for tensor in before):
-                    self.lose()  # the run had begun
-                raise
 
     async def extend(
         self, steps: DecodePrograms, ids: Any, texts: Sequence[Text], counts: Sequence[int], inputs: Arrays,
@@ -253,12 +293,15 @@ class PagePool:
         return min(width, pages_of(steps.decoder.max_length))
 
     async def _free_pages(self, steps: DecodePrograms, count: int) -> list[int]:
-        """Return a heap of at least ``count`` free pages: grow the pools, or forget pages that no text has."""
+        """Return a heap of at least ``count`` free pages: grow the pools, or forget pages that no text has.
+
+        They grow for pages that no text has up to twice the pages that texts have, since programs are compiled again.
+        """
         free = [number for number, page in enumerate(self._pages) if not page.uses and page.key is None]
         idle = [(page.last_use, -page.depth, n) for n, page in enumerate(self._pages) if not page.uses and page.key]
         heapq.heapify(idle)
         budget, page = self.device.budget, sum(spec.nbytes for spec in steps.pools(1).values())
-        most = int(budget.idle_share * budget.usable) // page
+        most = min(int(budget.idle_share * budget.usable) // page, capacity_of(2 * (self.pages_in_use + count)))
         while len(free) < count:
             missing = count - len(free)
             grown = capacity_of(self.capacity + missing)
@@ -302,13 +345,21 @@ def table(texts: Sequence[Text], counts: Sequence[int], width: int, ahead: Seque
     return made
 
 
+def _copies(pages: Sequence[int]) -> Array:
+    """Return a table of one full page a row, of few different numbers of rows."""
+    made = np.full((1 << (len(pages) - 1).bit_length(), PAGES + 1), (0, 0, -1), np.int32)
+    made[: len(pages), NEW] = PAGE
+    made[: len(pages), PAGES] = pages
+    return made
+
+
 def pages_of(tokens: int) -> int:
     """Return the number of pages of so many tokens."""
     return -(-tokens // PAGE)
 
 
 def room_of(pages: int, present: int, expected: int) -> int:
-    """Return the pages of a text's row of a table: ``present`` if they suffice, at first for the ``expected`` tokens."""
+    """Return the pages in a text's row of a table: ``present`` if they suffice; at first for ``expected`` tokens."""
     if pages <= present:
         return present
     if not present:

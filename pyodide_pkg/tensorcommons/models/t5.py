@@ -13,12 +13,12 @@ from functools import partial
 from ..errors import InvalidWeights, quoted
 from ..nn import Attention, Embedding, FeedForward, Linear, RMSNorm, Scope, Weights, relative
 from ..ops import (
-    reshape,
     arange,
     clip,
     expand_dims,
     multiply,
     permute_dims,
+    reshape,
     subtract,
     where,
 )

@@ -106,15 +106,15 @@ MASK = define("paged_mask", _infer_mask, _mask)
 def paged_append(pool: Tensor, update: Tensor, table: Tensor) -> Tensor:
     """Write the new tokens of each row into its pages.
 
-    ``update`` is (rows, heads, n, width) of the dtype of ``pool``. Of its n columns, those from ``table[row, 1]`` on are
-    padding, which is not written. No page may be written by two rows. In a compiled function to which ``pool`` is
+    ``update`` is (rows, heads, n, width) of the dtype of ``pool``. Of its n columns, those from ``table[row, 1]`` on
+    are padding, which is not written. No page may be written by two rows. In a compiled function to which ``pool`` is
     donated, only the new tokens are written; otherwise the result is a copy.
     """
     return apply(APPEND, pool, update, table)
 
 
 def paged_rows(pool: Tensor, table: Tensor) -> Tensor:
-    """Read each row's pages in order: (rows, heads, count * size, width); 0 after its last token, and without a page."""
+    """Read each row's pages in order: (rows, heads, count * size, width), 0 after its last token and without a page."""
     return apply(ROWS, pool, table)
 
 

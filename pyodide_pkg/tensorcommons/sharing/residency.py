@@ -1,10 +1,11 @@
 """The budget of managers: what is evicted under memory pressure, in which order, and how it comes back.
 
 Order of eviction: weights that graphs have once more as constants; activations kept for later runs; keys and values of
-texts that are not being written; the scratch arena of an idle device; then entries without a holder; then held ones, the
-least recently used first; then compiled programs, which cost most to make again. Pinned entries and whatever a running program uses never leave. An eviction keeps a copy
-in host memory, or none where a local origin can be read again; the next use restores. All of this is checked *before*
-the first byte leaves, so a request that cannot fit changes nothing.
+texts that are not being written; the scratch arena of an idle device; then entries without a holder; then held ones,
+the least recently used first; then compiled programs, which cost most to make again. Pinned entries and whatever a
+running program uses never leave. An eviction keeps a copy in host memory, or none where a local origin can be read
+again; the next use restores. All of this is checked *before* the first byte leaves, so a request that cannot fit
+changes nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,171 @@
+"""Texts of several generations of one model, written in one batch: they join and leave between steps.
+
+A generation that is alone runs ahead of its reads (generation.py). As soon as several are under way, each asks here for
+the results of its next step, and those that ask at the same time take part in one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import MemoryBudgetError
+from ..graph.bound import RunsInParts
+from ..tensor import Tensor
+from .page_pool import PagePool, PagesLost, Text
+
+if TYPE_CHECKING:
+    from .decode_programs import Array, Arrays, Choice, DecodePrograms
+
+READ_EVERY = 0.03  # seconds
+MOST_STEPS = 16  # in one call
+MOST_ROWS = 64  # of a batch
+TURNS = 8  # of the event loop, for which a run waits for others
+
+
+@dataclass(eq=False)
+class Request:
+    """The next step of one generation: the last token of each of its ``texts``, none of those that have ended.
+
+    ``inputs`` returns those of ``choice`` for a number of tokens after this step's. ``left`` is the number of steps
+    before the generation ends. The answer has the results of one step (rows, ...), or of several (steps, rows, ...).
+    """
+
+    steps: DecodePrograms
+    texts: Sequence[Text]
+    tokens: Array  # (rows,)
+    counts: Sequence[int]
+    choice: Choice
+    inputs: Callable[[int], Arrays]
+    left: int
+    answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Batch:
+    """The generations that write into one pool.
+
+    ``batches`` counts runs for several generations, ``most`` is the largest number of them in one.
+    """
+
+    def __init__(self, pool: PagePool) -> None:
+        self.batches = self.most = 0
+        self.pool = pool
+        self._members: set[Any] = set()
+        self._waiting: list[Request] = []
+        self._leads = asyncio.Lock()
+        self._at_once = 1
+        self._ended = 0.0
+
+    def join(self, member: object) -> None:
+        """Count a generation."""
+        self._members.add(member)
+
+    def leave(self, member: object) -> None:
+        """Count a generation no more. Safe to call twice."""
+        self._members.discard(member)
+
+    @property
+    def is_shared(self) -> bool:
+        """True if several generations are under way."""
+        return len(self._members) > 1
+
+    async def step(self, request: Request) -> Array:
+        """Return the results of the step of ``request``, and of later ones if tokens are chosen on the device."""
+        self._waiting.append(request)
+        try:
+            while not request.answer.done():
+                async with self._leads:  # one run at a time; it takes all requests that there are when it begins
+                    if not request.answer.done():
+                        await self._others()
+                        await self._run([each for each in self._waiting if _goes_with(each, request)])
+        finally:
+            self._waiting.remove(request)
+        return np.asarray(request.answer.result())
+
+    async def _others(self) -> None:
+        """Wait for generations that were answered by the last run and ask again at once."""
+        for _ in range(TURNS):
+            if len(self._waiting) >= len(self._members):
+                return
+            await asyncio.sleep(0)
+
+    async def _run(self, requests: Sequence[Request]) -> None:
+        """Answer ``requests``, which are of one kind, as many as fit into a batch."""
+        taken, rows = list[Request](), 0
+        for request in requests:
+            if any(text.losses != self.pool.losses for text in request.texts):
+                request.answer.set_exception(PagesLost())
+            elif not taken or rows + len(request.texts) <= MOST_ROWS:
+                taken.append(request)
+                rows += len(request.texts)
+        if not taken:
+            return
+        try:
+            results = await self._results(taken)
+        except MemoryBudgetError:
+            if len(taken) == 1:
+                raise
+            await self._run(taken[:1])  # the others ask again
+            return
+        if len(taken) > 1:
+            self.batches += 1
+            self.most = max(self.most, len(taken))
+        first = 0
+        for request in taken:
+            last = first + len(request.texts)
+            if not request.answer.done():
+                request.answer.set_result(results[..., first:last, :])
+            first = last
+
+    async def _results(self, requests: Sequence[Request]) -> Array:
+        first = requests[0]
+        texts = [text for request in requests for text in request.texts]
+        counts = [count for request in requests for count in request.counts]
+        tokens = np.concatenate([request.tokens for request in requests])[:, None]
+        padding = rows_of(len(texts)) - len(texts)
+        texts += [Text(losses=self.pool.losses) for _ in range(padding)]
+        counts += [0] * padding
+        ids = np.pad(tokens, ((0, padding), (0, 0))).astype(np.int32)
+
+        def inputs(ahead: int) -> Arrays:
+            given = [request.inputs(ahead) for request in requests]
+            joined = {name: np.concatenate([each[name] for each in given]) for name in given[0]}
+            return {name: np.pad(array, ((0, padding), *[(0, 0)] * (array.ndim - 1))) for name, array in joined.items()}
+
+        answer = await self.pool.extend(first.steps, ids, texts, counts, inputs(0), {}, first.choice)
+        ahead = min(self._at_once, *(request.left for request in requests)) - 1 if first.choice.is_token else 0
+        read, chosen = 1, [answer]
+        if ahead > 0 and first.steps.runs_several:
+            later = [inputs(i) for i in range(1, ahead + 1)]
+            try:
+                _, every = await self.pool.extend_by(first.steps, answer, texts, counts, later, {}, first.choice)
+            except (MemoryBudgetError, RunsInParts):
+                self._at_once = 1
+            else:
+                read, chosen = ahead + 1, [answer, every]
+        values = await _read(chosen)
+        now = time.monotonic()
+        pace, self._ended = (now - self._ended) / read, now
+        self._at_once = min(2 * self._at_once, max(int(READ_EVERY / max(pace, 1e-6)), 1), MOST_STEPS)
+        return values
+
+
+async def _read(results: Sequence[Tensor]) -> Array:
+    """Read the result of a step (rows, ...), and those of later ones (steps, rows, ...) as one array with it."""
+    first, *later = [np.asarray(await result.read()) for result in results]
+    return np.concatenate([first[None], *later]) if later else first
+
+
+def _goes_with(one: Request, other: Request) -> bool:
+    return not one.answer.done() and (one.steps, one.choice) == (other.steps, other.choice)
+
+
+def rows_of(count: int) -> int:
+    """Return the rows of a batch for ``count`` texts, of few different numbers."""
+    size = 1 << (count - 1).bit_length()
+    return size * 3 // 4 if size >= 4 and size * 3 // 4 >= count else size
