@@ -75,6 +75,7 @@ MODELS = (
     "pipelines",
     "decoders",
     "chained",
+    "prefixes",
     "options",
     "templates",
     "writing",

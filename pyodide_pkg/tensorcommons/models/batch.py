@@ -43,17 +43,14 @@ class Request:
     choice: Choice
     inputs: Callable[[int], Arrays]
     left: int
+    together: int = 1  # generations in the run that answers it
     answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Batch:
-    """The generations that write into one pool.
-
-    ``batches`` counts runs for several generations, ``most`` is the largest number of them in one.
-    """
+    """The generations that write into one pool."""
 
     def __init__(self, pool: PagePool) -> None:
-        self.batches = self.most = 0
         self.pool = pool
         self._members: set[Any] = set()
         self._waiting: list[Request] = []
@@ -112,11 +109,9 @@ class Batch:
                 raise
             await self._run(taken[:1])  # the others ask again
             return
-        if len(taken) > 1:
-            self.batches += 1
-            self.most = max(self.most, len(taken))
         first = 0
         for request in taken:
+            request.together = len(taken)
             last = first + len(request.texts)
             if not request.answer.done():
                 request.answer.set_result(results[..., first:last, :])

@@ -153,4 +153,4 @@ class Decoder(ABC):
     def step(
         self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
-        """Compute the logits after those tokens of ``inputs["input_ids"]`` (rows, sequence) that ``past.last`` keeps."""
+        """Compute the logits after the tokens of ``inputs["input_ids"]`` (rows, sequence) that ``past`` keeps."""

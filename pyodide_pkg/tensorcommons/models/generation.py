@@ -25,6 +25,7 @@ from ..ops.choosing import NOT_A_NUMBER, Scores
 from ..shapes import Shape
 from ..sharing.contract import Movable
 from ..sharing.manager import TensorSharingManager
+from ..sharing.run_account import GenerationAccount
 from ..tensor import Tensor
 from .batch import MOST_STEPS, READ_EVERY, Request
 from .decode_programs import LOGITS, Arrays, Choice, DecodePrograms, Specs, Tensors
@@ -132,8 +133,10 @@ class GenerationSession:
         """
         if self.finished.any():
             self._check_padding()
-        manager = self._model.manager
-        values, fallback = await manager.finishing([self._model], self._next)
+        manager, account = self._model.manager, self._account
+        with account.writing():
+            values, fallback = await manager.finishing([self._model], self._next)
+        account.tokens += int((~self.finished).sum())
         if self._steps.last is not None:
             manager.ran(self._model, *self._steps.last, fallback)
         self._check_numbers(values)
@@ -152,6 +155,27 @@ class GenerationSession:
                 text = self._decode(self.tokens[row, self._prompt :].tolist())
                 self.finished[row] = any(stop in text for stop in self.options.stop_strings)
         return chosen
+
+    async def prefill(self) -> None:
+        """Compute the keys and values of the prompts, which later texts that begin with them find.
+
+        Raises the errors of :meth:`step`.
+        """
+
+        async def work() -> None:
+            while True:
+                try:
+                    await self._begin()
+                    (await self._process()).release()
+                except PagesLost:
+                    continue
+                return
+
+        await self._model.manager.finishing([self._model], work)
+
+    @property
+    def _account(self) -> GenerationAccount:
+        return self._model.manager.account.generation
 
     def _check_padding(self) -> None:
         padding, size = self.options.padding, self._decoder.vocab_size
@@ -195,7 +219,7 @@ class GenerationSession:
                 if self._chosen:
                     return self._chosen.popleft()
                 if self._is_shared and self._ahead is None and max(self._missing()) == 1:
-                    return self._take(await self._steps.batch.step(self._request()))
+                    return await self._step_together()
                 return await self._read(*(self._ahead or [await self._process()] * 2))
             except PagesLost:
                 continue
@@ -205,10 +229,10 @@ class GenerationSession:
         """True if other generations are under way, whose steps can be one batch with those of this one."""
         return self._steps.batch.is_shared and not self._source
 
-    def _request(self) -> Request:
-        """Return the request for the step of each text's last token."""
+    async def _step_together(self) -> Ids:
+        """Process each text's last token in one run with other generations. Returns the scores or tokens after them."""
         width, choice = self.tokens.shape[1], self._choice
-        return Request(
+        request = Request(
             self._steps,
             self._texts,
             self.tokens[:, -1],
@@ -217,6 +241,12 @@ class GenerationSession:
             lambda ahead: self._sampler.inputs(choice, width + ahead),
             self.longest - width,
         )
+        values = self._take(await self._steps.batch.step(request))
+        account = self._account
+        account.together = max(account.together, request.together)
+        if request.together > 1:
+            account.batched += (len(self._chosen) + 1) * sum(request.counts)
+        return values
 
     async def _read(self, last: Tensor, chosen: Tensor) -> Ids:
         """Read the results of one step or several, whose ``last`` is given, while the next ones run."""
@@ -270,8 +300,14 @@ class GenerationSession:
             self._fixed = await steps.begin(self._source)
         steps.batch.join(self)
         for row in rows:
-            self._pool.begin(self._texts[row], self._text(row))
+            self._find(row)
         await self._share()
+
+    def _find(self, row: int) -> None:
+        """Give a text the pages that are known for its first tokens."""
+        text = self._texts[row]
+        self._pool.begin(text, self._text(row))
+        self._account.reused += text.filled
 
     @property
     def _expected(self) -> int:
@@ -289,8 +325,8 @@ class GenerationSession:
             ids = tokens[None, first.filled : min(first.filled + self._steps.longest, common)]
             await self._extend(_padded(ids, _width(ids.shape[1])), [first], [ids.shape[1]], {}, LOGITS)
         pool.know(first, tokens)
-        for row, text in enumerate(self._texts[1:], 1):
-            pool.begin(text, self._text(row))
+        for row in range(1, len(self._texts)):
+            self._find(row)
 
     def _common(self) -> int:
         """Return the number of tokens, of full pages, that all texts begin with; each has more."""

@@ -34,7 +34,7 @@ class Text:
     """The pages of a text that is being written, of about ``expected`` tokens.
 
     ``filled`` tokens have keys and values in ``pages``, unless the pools had more ``losses`` since. ``keys`` are those
-    of its first full pages. ``source`` stands for what keys and values depend on beside the tokens: a text to summarize.
+    of its first full pages. ``source`` stands for what they depend on beside the tokens: a text to summarize.
     """
 
     source: bytes = b""
@@ -64,13 +64,12 @@ class PagePool:
     """The pools of keys and values of all texts that models of one graph and the same weights write on a device.
 
     ``key`` stands for the graph and the weights. ``losses`` counts how often all pages were lost, with the device or by
-    a run that failed: texts then begin again. ``reused`` counts tokens that texts found computed.
+    a run that failed: texts then begin again.
     """
 
     def __init__(self, device: Device, key: str) -> None:
         self.device, self.key = device, key
         self.losses = 0
-        self.reused = 0
         self._tensors: dict[str, Tensor] = {}
         self._pages: list[_Page] = []
         self._known: dict[bytes, int] = {}
@@ -148,7 +147,6 @@ class PagePool:
             text.pages.append(number)
             text.keys.append(key)
         text.filled = len(text.pages) * PAGE
-        self.reused += text.filled
 
     def know(self, text: Text, tokens: Array) -> None:
         """Make the full pages of ``text`` known by its ``tokens``."""
@@ -191,7 +189,7 @@ class PagePool:
                 copied.append(text)
             seen.add(parent)
         async with self._locked(texts):
-            free = await self._free_pages(steps, len(copied))
+            free = await self._free_pages(steps, len(copied), texts)
             sources = []
             for text, parent in zip(made, parents, strict=True):
                 text.pages = texts[parent].pages[: pages_of(text.filled)]
@@ -201,7 +199,7 @@ class PagePool:
             if sources:
                 tables = _copies(sources), _copies([text.pages[-1] for text in copied])
                 with self._running():
-                    self._tensors = await steps.copy(self._tensors, *tables)
+                    self._replace(await steps.copy(self._tensors, *tables), texts)
             for text in made:
                 for number in text.pages:
                     self._pages[number].uses += 1
@@ -240,7 +238,7 @@ class PagePool:
             wanted = [
                 pages_of(text.filled + count) - len(text.pages) for text, count in zip(texts, counts, strict=True)
             ]
-            free = await self._free_pages(steps, sum(max(each, 0) for each in wanted))
+            free = await self._free_pages(steps, sum(max(each, 0) for each in wanted), texts)
             for text, count in zip(texts, wanted, strict=True):
                 for _ in range(count):
                     text.pages.append(number := heapq.heappop(free))
@@ -262,7 +260,8 @@ class PagePool:
         """
         async with self._growing(steps, texts, counts):
             given = {"table": table(texts, counts, self._width(steps, texts)), **inputs}
-            answer, self._tensors = await steps.extend(ids, given, self._tensors, fixed, choice)
+            answer, tensors = await steps.extend(ids, given, self._tensors, fixed, choice)
+            self._replace(tensors, texts)
             _advance(texts, counts)
             return answer
 
@@ -281,7 +280,8 @@ class PagePool:
                 {"table": table(texts, counts, width, ahead=[count * i for count in counts]), **each}
                 for i, each in enumerate(inputs)
             ]
-            last, every, self._tensors = await steps.extend_by(token, given, self._tensors, fixed, choice)
+            last, every, tensors = await steps.extend_by(token, given, self._tensors, fixed, choice)
+            self._replace(tensors, texts)
             _advance(texts, steps_of[-1])
             return last, every
 
@@ -292,7 +292,7 @@ class PagePool:
         width = self.capacity if steps.follows_lengths else max(text.room for text in texts)
         return min(width, pages_of(steps.decoder.max_length))
 
-    async def _free_pages(self, steps: DecodePrograms, count: int) -> list[int]:
+    async def _free_pages(self, steps: DecodePrograms, count: int, texts: Sequence[Text]) -> list[int]:
         """Return a heap of at least ``count`` free pages: grow the pools, or forget pages that no text has.
 
         They grow for pages that no text has up to twice the pages that texts have, since programs are compiled again.
@@ -308,7 +308,7 @@ class PagePool:
             if missing > len(idle) or grown <= most:
                 try:
                     free += range(self.capacity, grown)
-                    await self._grow(steps, grown)
+                    await self._grow(steps, grown, texts)
                 except MemoryBudgetError:
                     free = [number for number in free if number < self.capacity]
                     if missing > len(idle):
@@ -325,13 +325,22 @@ class PagePool:
         heapq.heapify(free)
         return free
 
-    async def _grow(self, steps: DecodePrograms, pages: int) -> None:
+    def _replace(self, tensors: Tensors, texts: Sequence[Text]) -> None:
+        """Replace the pools by the results of a run. Raises PagesLost if ``texts`` lost their pages meanwhile."""
+        if any(text.losses != self.losses for text in texts):
+            for tensor in tensors.values():
+                tensor.release()
+            raise PagesLost
+        self._tensors = tensors
+
+    async def _grow(self, steps: DecodePrograms, pages: int, texts: Sequence[Text]) -> None:
         if self._tensors:
-            old, self._tensors = self._tensors, await steps.grow(self._tensors, self.capacity, pages)
+            old, tensors = self._tensors, await steps.grow(self._tensors, self.capacity, pages)
+            self._replace(tensors, texts)
             for tensor in old.values():
                 tensor.release()
         else:
-            self._tensors = await steps.empty(pages)
+            self._replace(await steps.empty(pages), texts)
         self._pages += [_Page() for _ in range(pages - self.capacity)]
 
 

@@ -65,6 +65,8 @@ class Accounts(SharedTensors):
         by ``get_shared_tensor``; "evictions" and "restores" count storages. "streamed" has, of each model that is
         larger than the limit, the segments of its last run, the bytes of weights that it moved to the device, and those
         that stay there. "crossed_bytes" came from another device: "rented" without a copy by the host, or by "host".
+        "generation" counts "tokens" written in "seconds", "reused_tokens" of prompts whose keys and values were there,
+        and "batched_tokens" that were written in one run with other generations, "largest_batch" of them at most.
         """
         models = list(self._ledger.models(self.models))
         residency, share = self.residency, self.share
@@ -91,6 +93,7 @@ class Accounts(SharedTensors):
             "models": models,
             "sharing_opportunities": self.analyze_sharing_opportunities(),
             "streamed": {model: dict(run) for model, run in self.account.streamed.items()},
+            "generation": self.account.generation.stats(),
             "last_run": self.last_run,
         }
 

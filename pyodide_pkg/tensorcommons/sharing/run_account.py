@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..backends.device import Device
 from ..graph.parted import PartedProgram
 from ..graph.program import Program
+
+
+class GenerationAccount:
+    """Counts of what generations of text did so far.
+
+    ``tokens`` were written in ``seconds``, in which at least one generation waited for its next token. ``reused``
+    tokens of prompts had keys and values from earlier texts. ``batched`` tokens were written in one run with other
+    generations, at most ``together`` of them.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = self.reused = self.batched = self.together = 0
+        self.seconds = 0.0
+        self._writing = 0
+        self._since = 0.0
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Count the time of the block, once if several are under way."""
+        if not self._writing:
+            self._since = time.monotonic()
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+            if not self._writing:
+                self.seconds += time.monotonic() - self._since
+
+    def stats(self) -> dict[str, float]:
+        """Return the counts by name, with the tokens a second."""
+        return {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "tokens_per_second": self.tokens / self.seconds if self.seconds else 0.0,
+            "reused_tokens": self.reused,
+            "batched_tokens": self.batched,
+            "largest_batch": self.together,
+        }
 
 
 class RunAccount:
@@ -21,6 +62,7 @@ class RunAccount:
         self.last_run: dict[str, Any] = {}
         self.reused = 0
         self.streamed: dict[str, dict[str, int]] = {}
+        self.generation = GenerationAccount()
 
     def ran(
         self,

@@ -12,6 +12,7 @@ from ..errors import TensorCommonsError, check_listener, quoted
 from ..hub.text_stream import TextStream
 from ..hub.tokenizer import Tokenizer
 from .base import several, tokenizer_of
+from .conversation import Conversation
 from .pipeline import Pipeline
 
 #: The key of a result, by task.
@@ -129,6 +130,25 @@ class TextGeneration(Pipeline):
         finally:
             await steps.aclose()
 
+    async def conversation(self, messages: Sequence[Mapping[str, Any]] = (), **template: Any) -> Conversation:
+        """Begin a chat after ``messages``, whose keys and values are computed now; see :class:`Conversation`.
+
+        ``template`` are options of the chat template for every message (``tools``, ``documents`` and so on).
+
+        Raises:
+            TensorCommonsError: the messages are no chat, the model has no chat template, or an option is not of it.
+        """
+        if unknown := template.keys() - set(TEMPLATE_OPTIONS):
+            raise TensorCommonsError(f"{quoted(min(unknown))} is not an option of a chat template")
+        if self._answers:
+            raise TensorCommonsError(f"{self.task} answers single texts: a conversation needs text-generation")
+        begun = [dict(message) for message in messages]
+        if begun:
+            chat = {**template, "continue_final_message": False}
+            text = self._rendered(begun, chat, prompts=False)
+            await self.model.prefill([self._encoded(text)])
+        return Conversation(self, begun, template)
+
     @property
     def _answers(self) -> bool:
         """True if the model answers the prompt instead of continuing it."""
@@ -141,15 +161,22 @@ class TextGeneration(Pipeline):
     def _ids(self, prompt: Any, chat: Mapping[str, Any]) -> list[int]:
         if not (isinstance(prompt, str) or is_chat(prompt)):
             raise TensorCommonsError(f"a prompt must be a text or a list of messages, not {quoted(prompt)}")
-        text = prompt if isinstance(prompt, str) else self._rendered(prompt, chat)
-        encoding = self._tokenizer.encode_batch([text], truncation=False, add_special_tokens=isinstance(prompt, str))
-        ids: list[int] = encoding.input_ids[0].tolist()
+        is_text = isinstance(prompt, str)
+        ids = self._encoded(prompt if is_text else self._rendered(prompt, chat), is_text=is_text)
         if not ids:
             raise TensorCommonsError(f"the prompt {quoted(prompt)} has no tokens: pass a text of at least one token")
         return ids
 
-    def _rendered(self, messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any]) -> str:
-        """Convert a chat to a prompt. Raises TensorCommonsError for a message without a role or content."""
+    def _encoded(self, text: str, *, is_text: bool = False) -> list[int]:
+        encoding = self._tokenizer.encode_batch([text], truncation=False, add_special_tokens=is_text)
+        ids: list[int] = encoding.input_ids[0].tolist()
+        return ids
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], chat: Mapping[str, Any], *, prompts: bool = True) -> str:
+        """Convert a chat to a prompt, which asks for an answer if it ``prompts`` and the last message is not continued.
+
+        Raises TensorCommonsError for a message without a role or content.
+        """
         for message in messages:
             if not ("role" in message and "content" in message):
                 raise TensorCommonsError(f"a message must have a role and a content (or None), not {quoted(message)}")
@@ -158,7 +185,7 @@ class TextGeneration(Pipeline):
             raise TensorCommonsError(f"tokenizer_encode_kwargs must map names to values, not {quoted(more)}")
         given = {name: value for name, value in chat.items() if name != "tokenizer_encode_kwargs"}
         given["continue_final_message"] = _continues(messages, chat)
-        given["add_generation_prompt"] = not given["continue_final_message"]
+        given["add_generation_prompt"] = prompts and not given["continue_final_message"]
         if twice := given.keys() & more.keys():
             raise TensorCommonsError(
                 f"pass {', '.join(sorted(twice))} as an option of the call, not in tokenizer_encode_kwargs"

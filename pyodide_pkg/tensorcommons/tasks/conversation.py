@@ -1,0 +1,85 @@
+"""A chat that goes on: its messages, and the answers to new ones as streams of text."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TensorCommonsError, quoted
+
+if TYPE_CHECKING:
+    from .text_generation import TextGeneration
+
+
+class Conversation:
+    """A chat, from ``await pipe.conversation(messages)``. ``messages`` are those so far, with the answers.
+
+    An answer begins sooner than one to the same messages in a new chat: the keys and values of the messages before it
+    are kept, those of equal beginnings of several conversations once. They count under the memory limit, leave under
+    memory pressure before any weight does, and are then computed again.
+
+    >>> manager = tc.TensorSharingManager(max_memory_mb=512)
+    >>> model = "./models/SmolLM2-135M-Instruct"
+    >>> chat = await tc.pipeline("text-generation", model, manager=manager, dtype="float16")
+    >>> conversation = await chat.conversation([{"role": "system", "content": "You answer in one sentence."}])
+    >>> other = conversation.fork()
+    >>> "".join([piece async for piece in conversation.send("What is the capital of France?", max_new_tokens=7)])
+    'The capital of France is Paris.'
+    >>> [message["role"] for message in conversation.messages], len(other.messages)
+    (['system', 'user', 'assistant'], 1)
+    >>> manager.close()
+    """
+
+    def __init__(
+        self, pipe: TextGeneration, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any]
+    ) -> None:
+        self.messages: list[dict[str, Any]] = deepcopy([dict(message) for message in messages])
+        self._pipe = pipe
+        self._template = dict(template)
+        self._is_answering = self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Conversation of {len(self.messages)} messages with {self._pipe.model!r}>"
+
+    async def send(self, message: str | Mapping[str, Any], **options: Any) -> AsyncGenerator[str, None]:
+        """Append ``message``, a text of the user or a message with a role, and yield the answer in pieces.
+
+        ``options`` are those of ``model.generate``. Closing the iterator ends the answer; what there is of it stays in
+        ``messages``. If it fails before its first piece, ``messages`` are as they were.
+
+        Raises:
+            TensorCommonsError: the conversation was closed, or an answer is under way.
+        """
+        if self._is_closed:
+            raise TensorCommonsError("the conversation was closed: begin another one, or fork it before")
+        if self._is_answering:
+            raise TensorCommonsError("an answer is under way: read it to its end, or close its iterator, and send then")
+        asked = {"role": "user", "content": message} if isinstance(message, str) else dict(message)
+        self._is_answering, pieces, is_done = True, list[str](), False
+        try:
+            async with aclosing(self._pipe.stream([*self.messages, asked], **self._template, **options)) as arriving:
+                async for piece in arriving:
+                    pieces.append(piece)
+                    yield piece
+            is_done = True
+        finally:
+            self._is_answering = False
+            if is_done or pieces:
+                self.messages += [asked, {"role": "assistant", "content": "".join(pieces)}]
+
+    def fork(self) -> Conversation:
+        """Return a conversation that goes on from the same messages on its own.
+
+        Raises:
+            TensorCommonsError: the conversation was closed, or an answer is under way.
+        """
+        if self._is_closed or self._is_answering:
+            state = "was closed" if self._is_closed else "is being answered"
+            raise TensorCommonsError(f"the conversation {state} and cannot be forked ({quoted(self)})")
+        return Conversation(self._pipe, self.messages, self._template)
+
+    def close(self) -> None:
+        """End the conversation: nothing more can be sent. Safe to call twice."""
+        self._is_closed = True
