@@ -36,12 +36,13 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
         [
             "pipeline",
             "Pipeline: __call__ close",
-            "tasks.text_generation.TextGeneration: __call__ stream",
+            "tasks.text_generation.TextGeneration: __call__ stream conversation",
+            "tasks.conversation.Conversation: send fork close",
             "run_pipelines",
             "from_pretrained",
             "estimate_load",
             "LoadEstimate: new_bytes",
-            "Model: __call__ compile generate stream compile_generation to explain bytes_to_run weight_bytes"
+            "Model: __call__ compile generate stream prefill compile_generation to explain bytes_to_run weight_bytes"
             " weight_formats unload",
             "hub.tokenizer.Tokenizer: encode_batch encode_windows decode apply_chat_template convert_ids_to_tokens",
             "open_cache",
