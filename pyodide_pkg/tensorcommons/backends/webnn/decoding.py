@@ -13,7 +13,7 @@ from ...shapes import size_of
 from ..base import Computation, Value
 from .multicore import Cut, Stage, staged
 
-CACHED = ("kv_cache_append", "scaled_dot_product_attention")
+CACHED = ("paged_append", "paged_rows", "scaled_dot_product_attention")
 # Computed again by each graph that needs them, of values that are given or free themselves.
 FREE = ("arange", "broadcast_to", "reshape", "permute_dims", "astype")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ....bridge.runtime import Slices, sliced
 from ...base import Computation
 from ..builder import GraphBuilder
-from . import activations, elementwise, images, indexing, layout, matrices, quantized, reductions
+from . import activations, elementwise, images, indexing, layout, matrices, paging, quantized, reductions
 from .context import LoweringContext, Rule, physical
 
 RULES: dict[str, Rule] = {
@@ -20,6 +20,7 @@ RULES: dict[str, Rule] = {
     **matrices.RULES,
     **quantized.RULES,
     **indexing.RULES,
+    **paging.RULES,
     **images.RULES,
 }
 # Of these ops no composition is right, or worth it; each has its reason.

@@ -1,0 +1,140 @@
+"""Keys and values in pages: see ``ops/paging.py``. Every append copies its pool, since no tensor is input and output.
+
+A page number may be anything. What is outside the pool is not written, and read as 0.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from ....shapes import Shape
+from ...base import Value
+from ..builder import MOVED, GraphBuilder, Operand
+from .context import LoweringContext, Rule
+
+BEFORE, NEW, PAGES = 0, 1, 2  # columns of a table; pages from the last one on
+
+
+def _column(b: GraphBuilder, table: Operand, column: int) -> Operand:
+    """Return a column of a table: (rows, 1)."""
+    return b.slice(table, [0, column], (table.shape[0], 1), [1, 1])
+
+
+def _numbers(b: GraphBuilder, table: Operand) -> Operand:
+    """Return the numbers of the pages: (rows, count)."""
+    rows, width = table.shape
+    return b.slice(table, [0, PAGES], (rows, width - PAGES), [1, 1])
+
+
+def _end(b: GraphBuilder, table: Operand) -> Operand:
+    """Return the number of tokens of each row after the step: (rows, 1)."""
+    return b.binary("add", _column(b, table, BEFORE), _column(b, table, NEW))
+
+
+def _all(b: GraphBuilder, *conditions: Operand) -> Operand:
+    first, *others = conditions
+    for each in others:
+        first = b.binary("logicalAnd", first, each)
+    return first
+
+
+def _lesser(b: GraphBuilder, x: Operand, y: Operand | int) -> Operand:
+    return b.binary("lesser", x, b.number(y, x) if isinstance(y, int) else y, "uint8")
+
+
+def _not_lesser(b: GraphBuilder, x: Operand, y: Operand | int) -> Operand:
+    return b.binary("greaterOrEqual", x, b.number(y, x) if isinstance(y, int) else y, "uint8")
+
+
+def _found(b: GraphBuilder, source: Operand, indices: Operand) -> Operand:
+    """``source[indices]`` along axis 0; all indices are within it."""
+    kind = b.accepted("gather", "input", source.dtype, len(source.shape), MOVED)
+    shape = (*indices.shape, *source.shape[1:])
+    found = b.call("gather", {"input": b.cast(source, kind), "indices": indices}, shape, kind, axis=0)
+    return b.cast(found, source.dtype)
+
+
+def _append(low: LoweringContext, value: Value) -> Operand:
+    """Each slot of a page is what it was, or a new token of the one row that writes this page."""
+    b = low.b
+    pool, update, table = low.given(value)
+    if not update.size:
+        return pool
+    pages, heads, size, width = pool.shape
+    rows, columns = update.shape[0], update.shape[2]
+    count = table.shape[1] - PAGES
+    before, new = _column(b, table, BEFORE), _column(b, table, NEW)
+    new = b.where(_lesser(b, new, columns), new, b.number(columns, new))
+    ahead = b.binary("sub", b.constant(np.arange(count)[None] * size, "int32"), before)  # of a page's first slot
+    written = _all(b, _lesser(b, ahead, new), _not_lesser(b, ahead, 1 - size), _not_lesser(b, new, 1))
+    own = b.binary("equal", _flat(b, _numbers(b, table)), b.constant(np.arange(pages)[:, None], "int32"), "uint8")
+    own = _all(b, own, _flat(b, written))
+    place = b.constant(np.arange(1, rows * count + 1)[None], "int32")  # in the table, from 1 on
+    place = b.reduce("reduceMax", b.where(own, place, b.number(0, place)), [1], False)
+    is_own = b.reshape(_not_lesser(b, place, 1), (pages, 1))
+    place = b.binary("sub", b.where(_not_lesser(b, place, 1), place, b.number(1, place)), b.number(1, place))
+    source = b.reshape(_found(b, b.reshape(ahead, (rows * count,)), place), (pages, 1))
+    source = b.binary("add", source, b.constant(np.arange(size)[None], "int32"))  # the column of each slot's token
+    most = _found(b, b.reshape(b.expand(new, (rows, count)), (rows * count,)), place)
+    fresh = _all(b, is_own, _not_lesser(b, source, 0), _lesser(b, source, b.reshape(most, (pages, 1))))
+    fresh = b.reshape(fresh, (pages, 1, size, 1))
+    if rows == columns == 1:
+        return b.where(fresh, update, pool)
+    row = _found(b, b.constant(np.repeat(np.arange(rows), count), "int32"), place)
+    if columns == 1:
+        return b.where(fresh, _found(b, update, row), pool)
+    first = b.binary("mul", b.reshape(row, (pages, 1)), b.number(columns, row))
+    source = b.where(b.reshape(fresh, source.shape), b.binary("add", source, first), b.number(0, source))
+    tokens = b.reshape(b.transpose(update, (0, 2, 1, 3)), (rows * columns, heads * width))
+    tokens = b.reshape(_found(b, tokens, b.reshape(source, (pages * size,))), (pages, size, heads, width))
+    return b.where(fresh, b.transpose(tokens, (0, 2, 1, 3)), pool)
+
+
+def _flat(b: GraphBuilder, x: Operand) -> Operand:
+    return b.reshape(x, (1, x.size))
+
+
+def _rows(low: LoweringContext, value: Value) -> Operand:
+    b = low.b
+    pool, table = low.given(value)
+    pages, heads, size, width = pool.shape
+    rows, count = table.shape[0], table.shape[1] - PAGES
+    numbers = _numbers(b, table)
+    is_page = _all(b, _not_lesser(b, numbers, 0), _lesser(b, numbers, pages))
+    numbers = b.reshape(b.where(is_page, numbers, b.number(0, numbers)), (rows * count,))
+    places = b.constant(np.arange(count * size).reshape(1, count, size), "int32")
+    there = _lesser(b, places, b.reshape(_end(b, table), (rows, 1, 1)))
+    there = b.reshape(_all(b, there, b.reshape(is_page, (rows, count, 1))), (rows, 1, count * size, 1))
+    found = _in_order(b, _found(b, pool, numbers), (rows, heads, count * size, width))
+    return b.where(there, found, b.number(0, found))
+
+
+def _in_order(b: GraphBuilder, found: Operand, shape: Shape) -> Operand:
+    """Put pages (rows * count, heads, size, width) one after another: (rows, heads, count * size, width)."""
+    rows, heads, _, width = shape
+    size = found.shape[2]
+    if rows == 1:
+        return b.reshape(b.transpose(found, (1, 0, 2, 3)), shape)
+    apart = b.reshape(found, (rows, found.shape[0] // rows, heads, size * width))
+    return b.reshape(b.transpose(apart, (0, 2, 1, 3)), shape)
+
+
+def _mask(low: LoweringContext, value: Value) -> Operand:
+    b = low.b
+    (table,) = low.given(value)
+    queries, window = value.spec.shape[2], cast(int, value.attrs["window"])
+    rows, keys = table.shape[0], b.constant(np.arange(value.spec.shape[3])[None, None, None], "int32")
+    own = b.binary(
+        "add",
+        b.reshape(_column(b, table, BEFORE), (rows, 1, 1, 1)),
+        b.constant(np.arange(queries)[None, None, :, None], "int32"),
+    )
+    seen = [_not_lesser(b, own, keys), _lesser(b, keys, b.reshape(_end(b, table), (rows, 1, 1, 1)))]
+    if window:
+        seen.append(_lesser(b, b.binary("sub", own, b.number(window, own)), keys))
+    return _all(b, *seen)
+
+
+RULES: dict[str, Rule] = {"paged_append": _append, "paged_rows": _rows, "paged_mask": _mask}
