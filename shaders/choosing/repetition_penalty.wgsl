@@ -9,6 +9,7 @@ struct Params {
   rows: u32,
   columns: u32,
   capacity: u32, // tokens of a row, of which the text is a range
+  end_stride: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -26,7 +27,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let row = number / tiles;
   if (row >= p.rows) { return; }
   let begin = number % tiles * tile;
-  let end = min(load_end(0u), i32(p.capacity));
+  let end = min(load_end(row * p.end_stride), i32(p.capacity));
   for (var i = max(load_first(row), 0) + i32(lane); i < end; i += i32(lanes)) {
     let place = u32(load_tokens(row * p.capacity + u32(i))) - begin; // wraps for tokens of other tiles
     if (place < tile) { atomicOr(&marks[place / 32u], 1u << (place % 32u)); }

@@ -32,7 +32,7 @@ from tensorcommons.errors import UnsupportedOp
 from tensorcommons.samples import SAMPLES
 from tensorcommons.shapes import Layout
 from tensorcommons.tensor import realize
-from tests.cases import Place, conformance, decoders, halves, loops
+from tests.cases import Place, conformance, decoders, halves, loops, paging
 from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
 from tests.cases.seeded import checkpoint
 from tests.cases.small_devices import SMALL
@@ -117,6 +117,12 @@ class Composing(CpuBackend):
     def rotates(self, operands: Sequence[Spec]) -> bool:
         return self.own.rotates(operands)
 
+    def attends_in_pages(self, operands: Sequence[Spec]) -> bool:
+        return self.own.attends_in_pages(operands)
+
+    def keys_of_part(self, keys: int) -> int:
+        return self.own.keys_of_part(keys)
+
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         return self.own.parts_of_depth(rows, depth, columns)
 
@@ -177,6 +183,18 @@ async def long_rows(device: Device) -> None:
         await call(*(tc.asarray(array, device=device) for array in arrays)).realize()
 
 
+async def pages(device: Device) -> None:
+    """Run attention to keys and values in pages: to few of them and to many, of few queries and of many."""
+    rows, heads, shared, width, size = 2, 4, 2, 20, 16
+    run = tc.compile(paging.layer, donate_argnames=["pools"])
+    for count, queries, dtype in ((3, 1, "float32"), (40, 2, "float32"), (40, 1, "float16"), (3, 20, "float32")):
+        q, *new = (tc.zeros((rows, queries, each, width), dtype=dtype, device=device) for each in (heads, shared, shared))
+        pools = [tc.zeros((rows * count, shared, size, width), dtype=dtype, device=device) for _ in range(2)]
+        await run(q, *new, np.zeros((rows, 2 + count), np.int32), pools)
+        spread = tc.zeros((rows, heads, queries, width), dtype=dtype, device=device)
+        await paging.attend(spread, *pools, tc.zeros((rows, 2 + count), dtype="int32", device=device)).realize()
+
+
 async def models(device: Device) -> None:
     """Run golden models and generations."""
     manager = TensorSharingManager(1024, devices=Devices([device], {}))
@@ -211,6 +229,7 @@ async def composed() -> dict[str, tuple[str, str]]:
             await device.backend.compile(probe.plan)
         await ops(device)
         await long_rows(device)
+        await pages(device)
         await models(device)
         device.close()
     for tile in matmul.HARDWARE:

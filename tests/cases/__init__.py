@@ -23,6 +23,7 @@ Case = TypeVar("Case", bound=Callable[..., Any])
 OPS = (
     "compiled",
     "kv_cache",
+    "paging",
     "elementwise",
     "layout",
     "reduction",

@@ -16,6 +16,7 @@ from tensorcommons.backends.webgpu.kernels.elementwise_wgsl import FORMULAS
 from tensorcommons.backends.webgpu.kernels.matmul import ACTIVATIONS, parts_of_depth
 from tensorcommons.backends.webgpu.shader import library
 from tensorcommons.backends.webnn.lowering import REFUSED, RULES
+from tensorcommons.graph.rotary_fusion import FUSED
 from tensorcommons.ops import activation
 from tensorcommons.ops.registry import OPS
 
@@ -56,7 +57,8 @@ def test_parameters_have_the_names_of_the_contract(backend: type) -> None:
 
 def test_every_compute_op_has_a_webgpu_kernel() -> None:
     compute = {name for name, op in OPS.items() if op.view is None}
-    fused = {"chain", "linears", "linear_parts", "sum_norm", "row_products", "rotated_attention", "rotated_append"}
+    fused = {"chain", "linears", "linear_parts", "sum_norm", "row_products"}
+    fused |= {"paged_attention", "attention_parts", "combined_attention", *(op.name for _, op in FUSED.values())}
     assert compute | {"copy", "scatter_into"} | fused == set(KERNELS)
 
 

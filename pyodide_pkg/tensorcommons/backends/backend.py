@@ -119,6 +119,10 @@ class Backend(ABC, Generic[E]):
         """Return whether attention of these ``operands`` (query, keys, values, table) can read keys in their pages."""
         return False
 
+    def keys_of_part(self, keys: int) -> int:
+        """Return in parts of how many keys attention to ``keys`` in pages is fastest; ``keys`` if it is not cut."""
+        return keys
+
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         """Return in how many parts a product of (rows, depth) by (depth, columns) is fastest if sums are free."""
         return 1

@@ -8,6 +8,7 @@ phase (:mod:`~.rewrite`).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from ..backends.backend import Backend
@@ -15,38 +16,46 @@ from ..backends.base import Op
 from ..backends.ops import OPS
 from .graph import Graph
 from .node import Node
+from .paged_attention import ATTENTION_PARTS, MEMORY_ORDER, PAGED_ATTENTION
 from .rewrite import Replacement, rewritten
 
-
-def _attend(q: Any, k: Any, v: Any, *more: Any, interleaved: bool, **attrs: Any) -> Any:
-    *mask, cos, sin, positions = more
-    turned = OPS["rotary_embedding"].reference(q, cos, sin, positions, interleaved=interleaved)
-    return OPS["scaled_dot_product_attention"].reference(turned, k, v, *mask, **attrs)
+TURNS = 3  # operands of a rotation: cos, sin and positions
 
 
-def _append(cache: Any, update: Any, position: Any, cos: Any, sin: Any, positions: Any, *, interleaved: bool) -> Any:
-    turned = OPS["rotary_embedding"].reference(update, cos, sin, positions, interleaved=interleaved)
-    return OPS["kv_cache_append"].reference(cache, turned, position)
+def _rotated(name: str, place: int, base: Callable[[], Op], **options: Any) -> Op:
+    """Make the op that rotates input ``place`` of ``base`` first; cos, sin and positions follow the inputs of that."""
+
+    def reference(*arrays: Any, interleaved: bool, **attrs: Any) -> Any:
+        operands, turns = list(arrays[:-TURNS]), arrays[-TURNS:]
+        operands[place] = OPS["rotary_embedding"].reference(operands[place], *turns, interleaved=interleaved)
+        return base().reference(*operands, **attrs)
+
+    return Op(
+        f"rotated_{name}",
+        lambda specs, attrs: base().infer(specs[:-TURNS], attrs),
+        reference,
+        multiply_adds=lambda specs, result, attrs: base().multiply_adds(specs[:-TURNS], result, attrs),
+        **options,
+    )
 
 
-# Query, key, value and the mask, if any; then cos, sin and positions of the queries.
-ROTATED_ATTENTION = Op(
-    "rotated_attention",
-    lambda specs, attrs: OPS["scaled_dot_product_attention"].infer(specs[:-3], attrs),
-    _attend,
-    memory_order=(0, 2, 1, 3),
-    multiply_adds=lambda specs, result, attrs: OPS["scaled_dot_product_attention"].multiply_adds(
-        specs[:-3], result, attrs
+def _rotated_append(name: str) -> Op:
+    return _rotated(
+        name, 1, lambda: OPS[name], in_place=True, traffic=lambda specs, result, attrs: 2 * specs[1].nbytes
+    )  # fmt: skip
+
+
+# By the name of an op, the input that it rotates, and the op that does so.
+FUSED = {
+    "scaled_dot_product_attention": (
+        0,
+        _rotated("attention", 0, lambda: OPS["scaled_dot_product_attention"], memory_order=MEMORY_ORDER),
     ),
-)
-# Cache, update and position; then cos, sin and positions of the update.
-ROTATED_APPEND = Op(
-    "rotated_append",
-    lambda specs, attrs: specs[0],
-    _append,
-    in_place=True,
-    traffic=lambda specs, result, attrs: 2 * specs[1].nbytes,
-)
+    "paged_attention": (0, _rotated("paged_attention", 0, lambda: PAGED_ATTENTION, memory_order=MEMORY_ORDER)),
+    "attention_parts": (0, _rotated("attention_parts", 0, lambda: ATTENTION_PARTS)),
+    "kv_cache_append": (1, _rotated_append("kv_cache_append")),
+    "paged_append": (1, _rotated_append("paged_append")),
+}
 
 
 def fuse_rotary(graph: Graph, backend: Backend[Any]) -> Graph:
@@ -56,12 +65,9 @@ def fuse_rotary(graph: Graph, backend: Backend[Any]) -> Graph:
 
 
 def _fused(node: Node, uses: Counter[Node], backend: Backend[Any]) -> Replacement | None:
-    if node.is_op("scaled_dot_product_attention"):
-        op, place = ROTATED_ATTENTION, 0
-    elif node.is_op("kv_cache_append"):
-        op, place = ROTATED_APPEND, 1
-    else:
+    if node.op is None or node.op.name not in FUSED:
         return None
+    place, op = FUSED[node.op.name]
     rotary = node.inputs[place]
     if not rotary.is_op("rotary_embedding") or uses[rotary] != 1 or len(rotary.inputs) != 4:
         return None

@@ -134,6 +134,14 @@ class WebGPUBackend(Backend[Replay]):
         few = min(first.shape[2], second.shape[2]) <= few_queries.MOST and all(map(self.binds_whole, operands))
         return not self.adapter.fallback and few and all(each.shape[3] % 4 == 0 for each in operands[:2])
 
+    def attends_in_pages(self, operands: Sequence[Spec]) -> bool:
+        query, key, value, _ = operands
+        whole = key.shape[:3] == value.shape[:3] and all(map(self.binds_whole, operands))
+        return not self.adapter.fallback and whole and few_queries.fits(query.shape, value.shape)
+
+    def keys_of_part(self, keys: int) -> int:
+        return keys if self.adapter.fallback else few_queries.keys_of_part(keys)
+
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:
         return 1 if self.adapter.fallback else parts_of_depth(rows, depth, columns)
 

@@ -17,6 +17,7 @@ from . import (
     layout,
     matmul,
     normalization,
+    paging,
     pooling,
     reduction,
     resize,
@@ -28,8 +29,8 @@ from .common import Adapter, Kernel
 KERNELS: dict[str, Kernel] = {
     kernel.op: kernel
     for module in (
-        *(elementwise, layout, matmul, few_rows, reduction, normalization, attention, few_queries, append, choosing),
-        *(indexing, sorting, convolution, pooling, resize, rotary),
+        *(elementwise, layout, matmul, few_rows, reduction, normalization, attention, few_queries, append, paging),
+        *(choosing, indexing, sorting, convolution, pooling, resize, rotary),
     )
     for kernel in module.KERNELS
 }

@@ -1,6 +1,6 @@
-"""New keys and values, written into caches: ``append.wgsl``. Keys may be rotated by their positions first.
+"""New keys and values, written into caches or pages: ``append.wgsl``. Keys may be rotated by their positions first.
 
-Appends to two caches of a layer, one step after the other, are one dispatch (:func:`joined`).
+Appends to two values of a layer, one step after the other, are one dispatch (:func:`joined`).
 """
 
 from __future__ import annotations
@@ -13,22 +13,30 @@ from ...base import Operand, Step
 from ..accessors import Access, Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, is_aligned, is_leading, spread
+from .paging import place_of, room_of
 from .rotary import rotation
 
-APPENDS = ("kv_cache_append", "rotated_append")
+APPENDS = ("kv_cache_append", "rotated_kv_cache_append", "paged_append", "rotated_paged_append")
 NAMES = ("first", "second")  # of the updates, in append.wgsl
 BUFFERS = 8  # storage buffers that a shader stage has everywhere
-# A new row, written where the cache has such a row: in vectors of 4, or by elements.
+CACHE = """let row = load_table(u32(p.table.z + i32(at.x) * p.table.x)) + i32(at.z);
+  return select(-1, i32(at.x * heads + at.y) * p.size + row, row >= 0 && row < p.size);"""
+PAGES = """let row = p.table.z + i32(at.x) * p.table.x;
+  let token = load_table(u32(row)) + i32(at.z);
+  if (i32(at.z) >= load_table(u32(row + p.table.y)) || token < 0 || token >= p.room) { return -1; }
+  let page = load_table(u32(row + (2 + token / p.size) * p.table.y));
+  return select(-1, (page * i32(heads) + i32(at.y)) * p.size + token % p.size, page >= 0 && page < p.pages);"""
+# A new row, written where y has such a row: in vectors of 4, or by elements.
 APPEND = """fn append_{name}(item: u32) {{
   let update = p.{name};
   let row = item / update.width;
   let head = row / update.rows; // of all batches
   let at = vec4<u32>(head / update.heads, head % update.heads, row % update.rows, item % update.width);
-  let target_row = load_position(u32(p.position_offset + i32(at.x) * p.position_stride)) + i32(at.z);
-  if (target_row < 0 || target_row >= update.capacity) {{ return; }}
+  let target_at = target_row(at, update.heads);
+  if (target_at < 0) {{ return; }}
   let places = vec4<i32>(at) * update.strides;
   let start = update.offset + places.x + places.y + places.z;
-  let slot = (head * u32(update.capacity) + u32(target_row)) * update.width + at.w;
+  let slot = u32(target_at) * update.width + at.w;
   {write}
 }}"""
 WRITE = {
@@ -43,12 +51,12 @@ ROTATED = """fn rotated_{name}(at: vec4<u32>, start: i32) -> f32 {{
 
 
 def _append(step: Step, adapter: Adapter) -> list[Dispatch]:
-    """Only the new rows: the plan sees to it that ``y`` holds the cache already."""
+    """Only the new rows: the plan sees to it that ``y`` holds the earlier ones already."""
     return [_dispatch([step], adapter)] if step.inputs[1].layout.size else []
 
 
 def joined(first: Step, second: Step, adapter: Adapter) -> Dispatch | None:
-    """Return the dispatch of two appends to different caches at the same positions; None if they are not that."""
+    """Return the dispatch of two appends to different values at the same places; None if they are not that."""
     if {first.op.name, second.op.name} - set(APPENDS) or not first.inputs[1].layout.size:
         return None
     read, written = (each.inputs[1:] for each in (first, second)), (first.output.place, second.output.place)
@@ -56,8 +64,8 @@ def joined(first: Step, second: Step, adapter: Adapter) -> Dispatch | None:
         [operand.place for operands in read for operand in operands], written,
     )]  # fmt: skip
     turned = [step for step in (first, second) if len(step.inputs) > 3]
-    alike = first.inputs[2] == second.inputs[2] and second.inputs[1].layout.size > 0 and len(turned) < 2
-    if not alike or len(values[1]) < 2 or values[0] & values[1]:
+    alike = first.inputs[2] == second.inputs[2] and first.output.shape[:3] == second.output.shape[:3]
+    if not alike or not second.inputs[1].layout.size or len(turned) > 1 or len(values[1]) < 2 or values[0] & values[1]:
         return None
     dispatch = _dispatch([first, second], adapter)
     return dispatch if len(dispatch.buffers) <= BUFFERS else None
@@ -66,7 +74,7 @@ def joined(first: Step, second: Step, adapter: Adapter) -> Dispatch | None:
 def _dispatch(steps: Sequence[Step], adapter: Adapter) -> Dispatch:
     """The dispatch of one or two appends, of which one may rotate its update."""
     params, texts, buffers = b"", list[str](), list[Buffer]()
-    position = steps[0].inputs[2]
+    table = steps[0].inputs[2]
     turns: Sequence[Operand] = ()
     count = 0
     for name, step in zip(NAMES, steps, strict=False):
@@ -76,7 +84,7 @@ def _dispatch(steps: Sequence[Step], adapter: Adapter) -> Dispatch:
         access: Access = "vectors" if is_aligned(update) and layout.strides[3] == 1 and not own else "elements"
         lanes = 4 if access == "vectors" else 1
         items = layout.size // lanes
-        params += struct.pack("<4I4i", items, heads, rows, width // lanes, step.output.shape[2], layout.offset, 0, 0)
+        params += struct.pack("<4Ii12x", items, heads, rows, width // lanes, layout.offset)
         params += struct.pack("<4i", *layout.strides[:3], layout.strides[3] * lanes)
         write = WRITE[access].format(name=name)
         if own:
@@ -88,14 +96,18 @@ def _dispatch(steps: Sequence[Step], adapter: Adapter) -> Dispatch:
         texts.append(APPEND.format(name=name, write=write))
         buffers += [Buffer(name, update, access), Buffer(f"y_{name}", step.output, access, written=True)]
         count += items
-    buffers.append(Buffer("position", position))
+    buffers.append(Buffer("table", table))
     buffers += [Buffer(each, operand) for each, operand in zip(("cos", "sin", "positions"), turns, strict=False)]
     places, tables = (turns[2].layout, turns[0].shape) if turns else (None, (0, 0))
     params += struct.pack("<4i", *((*places.strides, places.offset) if places else (0, 0, 0, 0)))
-    params += struct.pack("<2iIif12x", position.layout.offset, position.layout.strides[0], *tables[::-1], math.nan)
+    pages, _, size, _ = steps[0].output.shape
+    paged = len(table.shape) == 2
+    params += place_of(table) if paged else struct.pack("<3i", table.layout.strides[0], 0, table.layout.offset)
+    params += struct.pack("<3iIif12x", pages, size, room_of(table, size) if paged else 0, *tables[::-1], math.nan)
     variables = {
         "workgroup": str(adapter.workgroup),
         "updates": "\n  ".join(f"{name}: Update," for name, _ in zip(NAMES, steps, strict=False)),
+        "target": PAGES if paged else CACHE,
         "appends": "\n".join(texts),
         "second": "else { append_second(item - p.first.items); }" if len(steps) > 1 else "",
     }
@@ -109,5 +121,5 @@ def _cut(step: Step, axis: int) -> list[int | None] | None:
 
 KERNELS = [
     Kernel("kv_cache_append", _append, lambda position, layout: position > 0, _cut),
-    Kernel("rotated_append", _append, lambda position, layout: position in (1, 2, 5)),
+    *(Kernel(name, _append, lambda position, layout: position in (1, 2, 5)) for name in APPENDS[1:]),
 ]

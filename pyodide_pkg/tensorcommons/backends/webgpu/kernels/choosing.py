@@ -64,7 +64,7 @@ def _penalty(step: Step, adapter: Adapter) -> list[Dispatch]:
         return []
     tile = SCORES_A_LANE * PENALTY_LANES
     variables = {"lanes": str(PENALTY_LANES), "each": f"{SCORES_A_LANE}u"}
-    params = struct.pack("<3I4x", rows, columns, tokens.shape[1])
+    params = struct.pack("<4I", rows, columns, tokens.shape[1], int(step.inputs[3].shape[0] > 1))
     named = zip(("x", "tokens", "first", "end", "penalty"), step.inputs, strict=True)
     buffers = (*(Buffer(name, each) for name, each in named), Buffer("y", step.output, written=True))
     loops = tokens.shape[1] // PENALTY_LANES + 8
