@@ -36,6 +36,7 @@ from tests.cases import Place, conformance, decoders, halves, loops, paging
 from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
 from tests.cases.seeded import checkpoint
 from tests.cases.small_devices import SMALL
+from tests.cases.support import numbers
 from tests.models.server import TINY
 
 #: Limits of a modest adapter, by WebGPU's names.
@@ -188,11 +189,14 @@ async def pages(device: Device) -> None:
     rows, heads, shared, width, size = 2, 4, 2, 20, 16
     run = tc.compile(paging.layer, donate_argnames=["pools"])
     for count, queries, dtype in ((3, 1, "float32"), (40, 2, "float32"), (40, 1, "float16"), (3, 20, "float32")):
-        q, *new = (tc.zeros((rows, queries, each, width), dtype=dtype, device=device) for each in (heads, shared, shared))
-        pools = [tc.zeros((rows * count, shared, size, width), dtype=dtype, device=device) for _ in range(2)]
-        await run(q, *new, np.zeros((rows, 2 + count), np.int32), pools)
-        spread = tc.zeros((rows, heads, queries, width), dtype=dtype, device=device)
-        await paging.attend(spread, *pools, tc.zeros((rows, 2 + count), dtype="int32", device=device)).realize()
+        shapes = [(rows, queries, each, width) for each in (heads, shared, shared)]
+        shapes += [(rows * count, shared, size, width)] * 2 + [(rows, heads, queries, width)]
+        *new, keys, values, q = (
+            tc.asarray(numbers(*shape, seed=i).astype(dtype), device=device) for i, shape in enumerate(shapes)
+        )
+        table = np.zeros((rows, 2 + count), np.int32)
+        _, pools = await run(*new, table, [keys, values])
+        await paging.attend(q, *pools, tc.asarray(table, device=device)).realize()
 
 
 async def models(device: Device) -> None:

@@ -157,7 +157,9 @@ async def steps_of_a_decoder(device: Device) -> None:
             keys[table[1, 2], :, 3] = values[table[1, 2], :, 3] = NAN  # not there yet
             pools = on(device, keys, values)
             for number in range(3):
-                q, k, v = (numbers(3, 2, h, w, seed=9 * number + i) for i, (h, w) in enumerate(((4, 8), (2, 8), (2, 12))))
+                q, k, v = (
+                    numbers(3, 2, h, w, seed=9 * number + i) for i, (h, w) in enumerate(((4, 8), (2, 8), (2, 12)))
+                )
                 places = table[:, None, :1] + np.arange(2)
                 q_turned, k_turned = (_turn(x.transpose(0, 2, 1, 3), places) for x in (q, k))
                 for row, i in np.ndindex(3, 2):

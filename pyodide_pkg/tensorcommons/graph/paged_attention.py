@@ -92,8 +92,8 @@ MEMORY_ORDER = (0, 2, 1, 3)  # of results, as that of scaled_dot_product_attenti
 PAGED_ATTENTION = Op(
     "paged_attention", _infer, _attend, memory_order=MEMORY_ORDER, multiply_adds=_multiply_adds
 )  # fmt: skip
-# The same over each ``span`` of keys: (batch, heads, queries, parts, width + 4) float32, where a part has the sum of the
-# values, weighted by the exponentials of their scores less the largest one; that score, and the sum of the weights.
+# The same over each ``span`` of keys: (batch, heads, queries, parts, width + 4) float32. A part has the sum of its
+# values, weighted by the exponentials of their scores less the largest one; that score; and the sum of the weights.
 ATTENTION_PARTS = Op("attention_parts", _infer_parts, _attend_to_parts, multiply_adds=_multiply_adds)
 # The attention to all keys from that to the parts, in ``dtype``.
 COMBINED_ATTENTION = Op(

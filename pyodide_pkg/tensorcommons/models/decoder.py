@@ -78,7 +78,9 @@ class KVState:
         The first columns of ``ids`` are new tokens, as many as the table says, the others padding. With ``every``,
         :meth:`last` keeps all columns.
         """
-        positions = table[:, :1] + reshape(arange(ids.shape[1]), (1, -1))
+        positions = table[:, :1]
+        if ids.shape[1] > 1:
+            positions = positions + reshape(arange(ids.shape[1]), (1, -1))
         mask = paged_mask(table, ids.shape[1], PAGE)
         return cls(positions, mask, pools, table, every=every)
 

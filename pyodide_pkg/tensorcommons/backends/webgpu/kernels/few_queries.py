@@ -119,8 +119,11 @@ def attention(step: Step, turns: Sequence[Operand], adapter: Adapter) -> Dispatc
     params = struct.pack("<4I", queries, heads, items, parts) + b"".join(struct.pack("<4i", *each) for each in strides)
     params += mask + struct.pack("<4i", *places.strides, places.offset)
     causal = 0 if paged or not step.attrs["causal"] else first + 1
-    params += struct.pack("<i2f4iIif3i12x", mask_offset, float32(scale), -math.inf, heads // k.shape[1], keys, span,
-                          causal, *(turns[0].shape[::-1] if turns else (0, 0)), math.nan, window, pages, size)  # fmt: skip
+    tables = turns[0].shape[::-1] if turns else (0, 0)
+    params += struct.pack(
+        "<i2f4iIif3i12x", mask_offset, float32(scale), -math.inf, heads // k.shape[1], keys, span, causal, *tables,
+        math.nan, window, pages, size,
+    )  # fmt: skip
     lines = [WEIGHED.format(n=n) for n in range(AHEAD)] + [ADD_WEIGHED.format(n=n) for n in range(AHEAD)]
     variables |= {
         "dims": str(dims), "ahead": str(AHEAD), "add_values": "\n        ".join(lines),
