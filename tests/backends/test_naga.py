@@ -195,8 +195,8 @@ async def pages(device: Device) -> None:
             tc.asarray(numbers(*shape, seed=i).astype(dtype), device=device) for i, shape in enumerate(shapes)
         )
         table = np.zeros((rows, 2 + count), np.int32)
-        _, pools = await run(*new, table, [keys, values])
-        await paging.attend(q, *pools, tc.asarray(table, device=device)).realize()
+        _, (keys, values) = await run(*new, table, [keys, values])
+        await paging.attend(q, keys, values, tc.asarray(table, device=device)).realize()
 
 
 async def models(device: Device) -> None:

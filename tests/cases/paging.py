@@ -74,7 +74,8 @@ async def _agrees(device: Device, q: Any, keys: Any, values: Any, table: Any, wi
     wanted = _attention(q, keys, values, table, window)
     for way in _ways(device):
         with way:
-            near(await attend(*on(device, q, keys, values, table), window).read(), wanted)
+            x, k, v, pages = on(device, q, keys, values, table)
+            near(await attend(x, k, v, pages, window).read(), wanted)
 
 
 async def rows_of_different_lengths(device: Device) -> None:
@@ -139,12 +140,14 @@ def _turn(x: Any, positions: Any) -> Any:
 def layer(q: Tensor, k: Tensor, v: Tensor, table: Tensor, pools: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Compute the attention of a layer of a decoder: q, k and v are (rows, new tokens, heads, width)."""
     rows, queries, device = q.shape[0], q.shape[1], q.device
+    assert device is not None
     places = table[:, :1] + tc.reshape(tc.arange(queries, device=device), (1, queries))
     turns = *on(device, *tc.rotary_tables(64, q.shape[3])), tc.reshape(places, (rows, 1, queries))
     heads = [tc.permute_dims(each, (0, 2, 1, 3)) for each in (q, k, v)]
     heads[:2] = (tc.rotary_embedding(each, *turns) for each in heads[:2])
     pools = [paged_append(pool, each, table) for pool, each in zip(pools, heads[1:], strict=True)]
-    return attend(heads[0], *pools, table), pools
+    keys, values = pools
+    return attend(heads[0], keys, values, table), pools
 
 
 async def steps_of_a_decoder(device: Device) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ....shapes import Layout
 from ...base import Operand, Step
-from ..accessors import Buffer
+from ..accessors import Access, Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, is_aligned, spread
 
@@ -45,8 +45,9 @@ def _rows(step: Step, adapter: Adapter) -> list[Dispatch]:
         "value": "" if vectors else VALUE,
         "store": "store4_y(item, found(item));" if vectors else "write_y(item);",
     }
-    access = "vectors" if vectors else "elements", "vectors" if vectors else "words"
-    buffers = (Buffer("x", pool, access[0]), Buffer("table", table), Buffer("y", step.output, access[1], written=True))
+    reading: Access = "vectors" if vectors else "elements"
+    writing: Access = "vectors" if vectors else "words"
+    buffers = Buffer("x", pool, reading), Buffer("table", table), Buffer("y", step.output, writing, written=True)
     return [Dispatch("paging/rows", variables, params, buffers, spread(count, adapter.workgroup))]
 
 
