@@ -74,7 +74,7 @@ async def conversations_on_one_prefix_take_little_more_than_one(place: Place) ->
     count = 10 if place.device.kind == "cpu" else 4
     prompts = [np.concatenate([prefix, _prompt(7, seed)], axis=1) for seed in range(1, count + 1)]
     alone = [await model.generate(prompt, max_new_tokens=5, **GREEDY) for prompt in prompts]
-    pool = model.steps().pool
+    pool = model.batch().pool
     most = 0
 
     def watch(tokens: Any) -> None:
@@ -113,7 +113,7 @@ async def pages_leave_under_pressure_and_are_computed_again(place: Place) -> Non
     model = await load(place, "tiny-llama")
     prompt, device, manager = _prompt(4 * PAGE + 1), place.device, model.manager
     wanted = await model.generate(prompt, max_new_tokens=3, **GREEDY)
-    pool = model.steps().pool
+    pool = model.batch().pool
     kept = pool.nbytes
     assert kept == pool.idle_bytes > 0
     used = sum(each.total for each in manager.devices.opened)
@@ -129,7 +129,7 @@ async def pages_leave_under_pressure_and_are_computed_again(place: Place) -> Non
 async def without_an_activation_cache_nothing_is_kept(place: Place) -> None:
     model = await load(place, "tiny-llama", place.manager(activation_cache=False))
     await model.generate(_prompt(PAGE + 1), max_new_tokens=2, **GREEDY)
-    assert model.steps().pool.nbytes == 0
+    assert model.batch().pool.nbytes == 0
     model.unload()
 
 
@@ -137,10 +137,10 @@ async def a_changed_weight_makes_other_keys(place: Place) -> None:
     model = await load(place, "tiny-llama")
     prompt = _prompt(2 * PAGE + 1)
     await model.prefill(prompt)
-    before = model.steps().pool
+    before = model.batch().pool
     weight = next(entry.storage for entry in model.manager.registry if len(entry.names) == 1)
     weight.rename(f"{weight.identity} written")  # as a write does
-    assert model.steps().pool is not before
+    assert model.batch().pool is not before
     await model.generate(prompt, max_new_tokens=1, **GREEDY)
     assert _counts(model)["reused_tokens"] == 0
     model.unload()
@@ -149,8 +149,8 @@ async def a_changed_weight_makes_other_keys(place: Place) -> None:
 async def texts_reorder_as_beams_do(place: Place) -> None:
     """Rows that continue other rows share full pages and copy the last one."""
     model = await load(place, "tiny-llama")
-    steps = model.steps()
-    pool, rows = steps.pool, [_prompt(PAGE + 3, seed)[0] for seed in (1, 2, 3)]
+    steps = model.batch().steps
+    pool, rows = model.batch().pool, [_prompt(PAGE + 3, seed)[0] for seed in (1, 2, 3)]
     texts = [Text() for _ in rows]
     for text, tokens in zip(texts, rows, strict=True):
         pool.begin(text, tokens)
@@ -196,7 +196,7 @@ class _Mix:
     async def run(self) -> None:
         calls = [self._call() for _ in range(int(self.rng.integers(2, 7)))]
         tasks = [asyncio.ensure_future(self._written(*call)) for call in calls]
-        pool = self.model.steps().pool
+        pool = self.model.batch().pool
         if self.rng.random() < 0.3:
             await asyncio.sleep(0)
             tasks[0].cancel()
@@ -270,7 +270,7 @@ def _failing_once(model: Model, after: int) -> Iterator[None]:
     async def failing(steps: DecodePrograms, *arguments: Any, **more: Any) -> Any:
         nonlocal count
         results = await extend(steps, *arguments, **more)
-        count += steps is model.steps()
+        count += steps is model.batch().steps
         if count == after:
             raise TensorCommonsError("the run failed")
         return results

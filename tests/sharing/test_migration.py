@@ -365,7 +365,7 @@ async def test_plans_begun_before_a_move_use_no_weights_of_the_other_device():
     manager = manager_on("webgpu", "cpu")
     files = RandomCheckpoint("deep-llama,layers=1").files()
     model = await tc.from_pretrained(files, manager=manager, device="webgpu", tokenizer=False)
-    steps = model.steps()
+    steps = model.batch().steps
     await model.to("cpu")
     bound, _ = await steps.compile_extend((1, 1), 4, 4, {}, Choice("likeliest"), is_stored=False)
     assert {leaf.device.kind for leaf in bound.leaves if leaf is not None} == {"webgpu"}

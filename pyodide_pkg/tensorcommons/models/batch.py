@@ -10,17 +10,16 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import MemoryBudgetError
 from ..graph.bound import RunsInParts
+from ..sharing.storage import Storage
 from ..tensor import Tensor
+from .decode_programs import Array, Arrays, Choice, DecodePrograms
 from .page_pool import PagePool, PagesLost, Text
-
-if TYPE_CHECKING:
-    from .decode_programs import Array, Arrays, Choice, DecodePrograms
 
 READ_EVERY = 0.03  # seconds
 MOST_STEPS = 16  # in one call
@@ -36,7 +35,6 @@ class Request:
     before the generation ends. The answer has the results of one step (rows, ...), or of several (steps, rows, ...).
     """
 
-    steps: DecodePrograms
     texts: Sequence[Text]
     tokens: Array  # (rows,)
     counts: Sequence[int]
@@ -48,10 +46,11 @@ class Request:
 
 
 class Batch:
-    """The generations that write into one pool."""
+    """The generations of one model on its device, with its programs ``steps``."""
 
-    def __init__(self, pool: PagePool) -> None:
-        self.pool = pool
+    def __init__(self, steps: DecodePrograms) -> None:
+        self.steps = steps
+        self._pool: tuple[int, PagePool] | None = None
         self._members: set[Any] = set()
         self._waiting: list[Request] = []
         self._leads = asyncio.Lock()
@@ -65,6 +64,13 @@ class Batch:
     def leave(self, member: object) -> None:
         """Count a generation no more. Safe to call twice."""
         self._members.discard(member)
+
+    @property
+    def pool(self) -> PagePool:
+        """The keys and values of texts, which models of the same graph and weights on the device have in common."""
+        if self._pool is None or self._pool[0] != Storage.renames:
+            self._pool = Storage.renames, PagePool.of(self.steps.device, self.steps.identity())
+        return self._pool[1]
 
     @property
     def is_shared(self) -> bool:
@@ -118,7 +124,7 @@ class Batch:
             first = last
 
     async def _results(self, requests: Sequence[Request]) -> Array:
-        first = requests[0]
+        choice = requests[0].choice
         texts = [text for request in requests for text in request.texts]
         counts = [count for request in requests for count in request.counts]
         tokens = np.concatenate([request.tokens for request in requests])[:, None]
@@ -132,13 +138,13 @@ class Batch:
             joined = {name: np.concatenate([each[name] for each in given]) for name in given[0]}
             return {name: np.pad(array, ((0, padding), *[(0, 0)] * (array.ndim - 1))) for name, array in joined.items()}
 
-        answer = await self.pool.extend(first.steps, ids, texts, counts, inputs(0), {}, first.choice)
-        ahead = min(self._at_once, *(request.left for request in requests)) - 1 if first.choice.is_token else 0
+        answer = await self.pool.extend(self.steps, ids, texts, counts, inputs(0), {}, choice)
+        ahead = min(self._at_once, *(request.left for request in requests)) - 1 if choice.is_token else 0
         read, chosen = 1, [answer]
-        if ahead > 0 and first.steps.runs_several:
+        if ahead > 0 and self.steps.runs_several:
             later = [inputs(i) for i in range(1, ahead + 1)]
             try:
-                _, every = await self.pool.extend_by(first.steps, answer, texts, counts, later, {}, first.choice)
+                _, every = await self.pool.extend_by(self.steps, answer, texts, counts, later, {}, choice)
             except (MemoryBudgetError, RunsInParts):
                 self._at_once = 1
             else:
@@ -157,7 +163,7 @@ async def _read(results: Sequence[Tensor]) -> Array:
 
 
 def _goes_with(one: Request, other: Request) -> bool:
-    return not one.answer.done() and (one.steps, one.choice) == (other.steps, other.choice)
+    return not one.answer.done() and one.choice == other.choice
 
 
 def rows_of(count: int) -> int:

@@ -29,9 +29,7 @@ from ..ops.paging import BEFORE, NEW, PAGES, paged_append, paged_rows
 from ..shapes import Layout, Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .batch import Batch
 from .decoder import PAGE, Decoder, KVState
-from .page_pool import PagePool
 
 Tensors: TypeAlias = "dict[str, Tensor]"
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -92,28 +90,14 @@ class DecodePrograms:
         self.decoder = decoder
         self.device = device
         self.last: tuple[Program | PartedProgram, int] | None = None
-        self._batch: tuple[int, Batch] | None = None
         self._weights = weights
         self._kept: dict[tuple[Any, ...], Compiled] = {}
 
-    @property
-    def pool(self) -> PagePool:
-        """The keys and values of texts, which other models of the same graph and weights have in common."""
-        return self.batch.pool
-
-    @property
-    def batch(self) -> Batch:
-        """The generations that write into :attr:`pool` with these programs."""
-        if self._batch is None or self._batch[0] != Storage.renames:
-            weights = sorted((param.name, _identity(weight)) for param, weight in self._weights.items())
-            shape = type(self.decoder).__name__, self.decoder.config, self.decoder.cached, weights
-            key = hashlib.sha256(repr(shape).encode()).hexdigest()
-            pool = PagePool.of(self.device, key)
-            if self._batch is None or self._batch[1].pool is not pool:
-                self._batch = Storage.renames, Batch(pool)
-            else:
-                self._batch = Storage.renames, self._batch[1]
-        return self._batch[1]
+    def identity(self) -> str:
+        """Return a hash of the decoder and the content of its weights, on which keys and values depend."""
+        weights = sorted((param.name, _identity(weight)) for param, weight in self._weights.items())
+        shape = type(self.decoder).__name__, self.decoder.config, self.decoder.cached, weights
+        return hashlib.sha256(repr(shape).encode()).hexdigest()
 
     @property
     def runs_ahead(self) -> bool:

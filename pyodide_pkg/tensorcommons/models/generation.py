@@ -27,12 +27,12 @@ from ..sharing.contract import Movable
 from ..sharing.manager import TensorSharingManager
 from ..sharing.run_account import GenerationAccount
 from ..tensor import Tensor
-from .batch import MOST_STEPS, READ_EVERY, Request
+from .batch import MOST_STEPS, READ_EVERY, Batch, Request
 from .decode_programs import LOGITS, Arrays, Choice, DecodePrograms, Specs, Tensors
 from .decoder import PAGE, Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Ids, Prompt
-from .page_pool import FEW_PAGES, PagesLost, Text, capacity_of, pages_of, room_of
+from .page_pool import FEW_PAGES, PagesLost, Text, pages_of, room_of, width_of
 from .sampling import Sampler
 from .text import checked_ids
 
@@ -45,8 +45,8 @@ class Generator(Movable, Protocol):
 
     manager: TensorSharingManager
 
-    def steps(self) -> DecodePrograms:
-        """Return the model's programs on its current device."""
+    def batch(self) -> Batch:
+        """Return the model's generations on its current device."""
 
 
 class GenerationSession:
@@ -73,7 +73,8 @@ class GenerationSession:
         self.options = options
         self._model = model
         self._decoder = decoder
-        self._steps = model.steps()
+        self._batch = model.batch()
+        self._pool = self._batch.pool
         self._decode = decode
         prompts, mask = _prompts(ids, attention_mask, decoder.vocab_size)
         prompts, mask = (np.repeat(array, options.num_return_sequences, 0) for array in (prompts, mask))
@@ -109,7 +110,6 @@ class GenerationSession:
         self._sampler = Sampler(options, rows, prompt, decoder.vocab_size)
         self._lengths = self._prompt - self._start  # tokens of each row, without padding: those up to its end
         self._texts: list[Text] = []
-        self._pool = self._steps.pool
         self._fixed: Tensors = {}
         self._ahead: tuple[Tensor, Tensor] | None = None  # last and all results of steps that started before a read
         self._chosen: deque[Ids] = deque()  # tokens of later steps that were read already
@@ -174,6 +174,10 @@ class GenerationSession:
         await self._model.manager.finishing([self._model], work)
 
     @property
+    def _steps(self) -> DecodePrograms:
+        return self._batch.steps
+
+    @property
     def _account(self) -> GenerationAccount:
         return self._model.manager.account.generation
 
@@ -227,13 +231,12 @@ class GenerationSession:
     @property
     def _is_shared(self) -> bool:
         """True if other generations are under way, whose steps can be one batch with those of this one."""
-        return self._steps.batch.is_shared and not self._source
+        return self._batch.is_shared and not self._source
 
     async def _step_together(self) -> Ids:
         """Process each text's last token in one run with other generations. Returns the scores or tokens after them."""
         width, choice = self.tokens.shape[1], self._choice
         request = Request(
-            self._steps,
             self._texts,
             self.tokens[:, -1],
             self._missing(),
@@ -241,7 +244,7 @@ class GenerationSession:
             lambda ahead: self._sampler.inputs(choice, width + ahead),
             self.longest - width,
         )
-        values = self._take(await self._steps.batch.step(request))
+        values = self._take(await self._batch.step(request))
         account = self._account
         account.together = max(account.together, request.together)
         if request.together > 1:
@@ -288,17 +291,17 @@ class GenerationSession:
 
     async def _begin(self) -> None:
         """Begin the texts, again if the model moved, its weights changed, or keys and values were lost."""
-        steps = self._model.steps()
-        if self._texts and (steps, steps.pool, steps.pool.check()) == (self._steps, self._pool, self._texts[0].losses):
+        batch = self._model.batch()
+        if self._texts and (batch, batch.pool, batch.pool.check()) == (self._batch, self._pool, self._texts[0].losses):
             return
         self.close()
-        self._steps, self._pool = steps, steps.pool
+        self._batch, self._pool = batch, batch.pool
         rows = range(len(self.tokens))
         sources = [b"".join(array[row].tobytes() for array in self._source.values()) for row in rows]
         self._texts = [Text(source, self._expected) for source in sources]
         if self._source:
-            self._fixed = await steps.begin(self._source)
-        steps.batch.join(self)
+            self._fixed = await self._steps.begin(self._source)
+        batch.join(self)
         for row in rows:
             self._find(row)
         await self._share()
@@ -384,16 +387,18 @@ class GenerationSession:
         steps, rows, choice = self._steps, len(self.tokens), self._choice
         grown: dict[int, int] = {}
         extended: dict[tuple[Shape, int, int, bool], None] = {}
-        filled, room, capacity, most = 0, 0, steps.pool.capacity, pages_of(self._decoder.max_length)
+        filled, room, capacity = 0, 0, self._pool.capacity
         while filled < max(self.longest - 1, 1):
             count, old = min(max(self._prompt - filled, 1), steps.longest), capacity
             pages = pages_of(filled + count)
-            room, capacity = room_of(pages, room, self._expected), max(capacity_of(rows * pages), old)
+            room, capacity = (
+                room_of(pages, room, self._expected),
+                max(self._pool.capacity_for(steps, rows * pages), old),
+            )
             if old not in (0, capacity):
                 grown[old] = capacity
             is_stored = steps.runs_ahead and choice.is_token and filled >= self._prompt
-            width = min(capacity if steps.follows_lengths else room, most)
-            extended[(rows, _width(count)), capacity, width, is_stored] = None
+            extended[(rows, _width(count)), capacity, width_of(steps, room, capacity), is_stored] = None
             filled += count
         done, total = 0, len(grown) + len(extended) + bool(self._source)
         progress_callback(done, total)
@@ -410,7 +415,7 @@ class GenerationSession:
 
     def close(self) -> None:
         """Give the pages back, and free what steps read. Safe to call twice."""
-        self._steps.batch.leave(self)
+        self._batch.leave(self)
         for tensor in (*self._fixed.values(), *(self._ahead or ())):
             tensor.release()
         for row, text in enumerate(self._texts):

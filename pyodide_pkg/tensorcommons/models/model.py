@@ -29,6 +29,7 @@ from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared, arguments_of, example_inputs
+from .batch import Batch
 from .decode_programs import DecodePrograms
 from .decoder import Decoder, product_of
 from .generation import GenerationSession, complete, stream
@@ -87,7 +88,7 @@ class Model:
         self.input_names = architecture.inputs.names
         self._weights = dict(weights)
         self.traces = self._new_traces()
-        self._steps: DecodePrograms | None = None
+        self._batch: Batch | None = None
         self.is_unloaded = False
         self.why_no_tokenizer = "it was loaded without one"
         self.use = SentenceUse()
@@ -162,7 +163,7 @@ class Model:
             if storage is not None and storage in weights:
                 self._weights[param] = replace(weight, data=weights[storage])
         self.traces = self._new_traces()
-        self._steps = None
+        self._batch = None
 
     async def generate(
         self,
@@ -261,14 +262,14 @@ class Model:
             self, self.architecture, input_ids, attention_mask, chosen, decode, checks_padding=checks
         )
 
-    def steps(self) -> DecodePrograms:
-        """Return the programs of generation on the current device. Raises TensorReleased after :meth:`unload`."""
+    def batch(self) -> Batch:
+        """Return the generations on the current device. Raises TensorReleased after :meth:`unload`."""
         self._check_loaded()
-        if self._steps is None:
+        if self._batch is None:
             assert isinstance(self.architecture, Decoder)
             weights = dict(self._weights)  # a copy: a move changes the model's own table
-            self._steps = DecodePrograms(self.name, self.architecture, weights, self.device)
-        return self._steps
+            self._batch = Batch(DecodePrograms(self.name, self.architecture, weights, self.device))
+        return self._batch
 
     def unload(self) -> None:
         """Release the model's weights; those that other models hold stay on the device. Safe to call twice."""
@@ -276,7 +277,7 @@ class Model:
             self.is_unloaded = True
             self._weights.clear()
             self.traces = self._new_traces()
-            self._steps = None
+            self._batch = None
             self.tokenizer = None
             self.why_no_tokenizer = "it was unloaded"
             self.manager.release_model_tensors(self.name)

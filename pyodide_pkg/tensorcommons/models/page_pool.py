@@ -13,7 +13,7 @@ import heapq
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,11 @@ from ..backends.device import Device
 from ..errors import MemoryBudgetError
 from ..ops.paging import BEFORE, NEW, PAGES
 from ..tensor import Tensor
+from .decode_programs import Array, Arrays, Choice, DecodePrograms, Tensors
 from .decoder import PAGE
 
-if TYPE_CHECKING:
-    from .decode_programs import Array, Arrays, Choice, DecodePrograms, Tensors
-
 FEW_PAGES = 4  # the smallest pools and tables
+FREE_PAGES = 32  # of a table, as many as cost no more than fewer where attention follows the lengths of texts
 
 
 @dataclass(eq=False)
@@ -289,41 +288,47 @@ class PagePool:
         """Return the number of pages of a table for ``texts``, of few different ones."""
         for text in texts:
             text.room = room_of(len(text.pages), text.room, text.expected)
-        width = self.capacity if steps.follows_lengths else max(text.room for text in texts)
-        return min(width, pages_of(steps.decoder.max_length))
+        return width_of(steps, max(text.room for text in texts), self.capacity)
 
     async def _free_pages(self, steps: DecodePrograms, count: int, texts: Sequence[Text]) -> list[int]:
         """Return a heap of at least ``count`` free pages: grow the pools, or forget pages that no text has.
 
-        They grow for pages that no text has up to twice the pages that texts have, since programs are compiled again.
+        Raises MemoryBudgetError if neither suffices.
         """
         free = [number for number, page in enumerate(self._pages) if not page.uses and page.key is None]
         idle = [(page.last_use, -page.depth, n) for n, page in enumerate(self._pages) if not page.uses and page.key]
         heapq.heapify(idle)
-        budget, page = self.device.budget, sum(spec.nbytes for spec in steps.pools(1).values())
-        most = min(int(budget.idle_share * budget.usable) // page, capacity_of(2 * (self.pages_in_use + count)))
-        while len(free) < count:
-            missing = count - len(free)
-            grown = capacity_of(self.capacity + missing)
-            if missing > len(idle) or grown <= most:
+        needed = self.pages_in_use + count
+        for capacity in (self.capacity_for(steps, needed), capacity_of(needed)):
+            if len(free) < count and capacity > self.capacity:
+                before = self.capacity
                 try:
-                    free += range(self.capacity, grown)
-                    await self._grow(steps, grown, texts)
+                    await self._grow(steps, capacity, texts)
                 except MemoryBudgetError:
-                    free = [number for number in free if number < self.capacity]
-                    if missing > len(idle):
+                    if needed > self.capacity and capacity == capacity_of(needed):
                         raise
                 else:
-                    continue
-            while idle and len(free) < count:
-                number = heapq.heappop(idle)[2]
-                key = self._pages[number].key
-                assert key is not None
-                del self._known[key]
-                self._pages[number] = _Page()
-                free.append(number)
+                    free += range(before, capacity)
+        while len(free) < count:
+            number = heapq.heappop(idle)[2]
+            key = self._pages[number].key
+            assert key is not None
+            del self._known[key]
+            self._pages[number] = _Page()
+            free.append(number)
         heapq.heapify(free)
         return free
+
+    def capacity_for(self, steps: DecodePrograms, pages: int) -> int:
+        """Return the capacity of pools in which texts have so many pages.
+
+        There is room for as many pages of earlier texts, if they may take it; not where a step copies its pools.
+        """
+        page = sum(spec.nbytes for spec in steps.pools(1).values())
+        budget = self.device.budget
+        twice = capacity_of(2 * pages)
+        fits = (twice - pages) * page <= budget.idle_share * budget.usable
+        return twice if fits and not self.device.backend.takes_graphs else capacity_of(pages)
 
     def _replace(self, tensors: Tensors, texts: Sequence[Text]) -> None:
         """Replace the pools by the results of a run. Raises PagesLost if ``texts`` lost their pages meanwhile."""
@@ -365,6 +370,12 @@ def _copies(pages: Sequence[int]) -> Array:
 def pages_of(tokens: int) -> int:
     """Return the number of pages of so many tokens."""
     return -(-tokens // PAGE)
+
+
+def width_of(steps: DecodePrograms, room: int, capacity: int) -> int:
+    """Return the pages of each row of a table for texts with ``room``: few numbers, where more pages cost nothing."""
+    width = min(max(room, FREE_PAGES), capacity) if steps.follows_lengths else room
+    return min(width, pages_of(steps.decoder.max_length))
 
 
 def room_of(pages: int, present: int, expected: int) -> int:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
-from ..errors import TensorCommonsError, quoted
+from ..errors import TensorCommonsError
 
-if TYPE_CHECKING:
-    from .text_generation import TextGeneration
+#: Answer a list of messages as :meth:`TextGeneration.stream` does.
+Answer: TypeAlias = "Callable[..., AsyncGenerator[str, None]]"
 
 
 class Conversation:
@@ -32,16 +32,14 @@ class Conversation:
     >>> manager.close()
     """
 
-    def __init__(
-        self, pipe: TextGeneration, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, answer: Answer, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> None:
         self.messages: list[dict[str, Any]] = deepcopy([dict(message) for message in messages])
-        self._pipe = pipe
+        self._answer = answer
         self._template = dict(template)
         self._is_answering = self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Conversation of {len(self.messages)} messages with {self._pipe.model!r}>"
+        return f"<Conversation of {len(self.messages)} messages>"
 
     async def send(self, message: str | Mapping[str, Any], **options: Any) -> AsyncGenerator[str, None]:
         """Append ``message``, a text of the user or a message with a role, and yield the answer in pieces.
@@ -59,7 +57,7 @@ class Conversation:
         asked = {"role": "user", "content": message} if isinstance(message, str) else dict(message)
         self._is_answering, pieces, is_done = True, list[str](), False
         try:
-            async with aclosing(self._pipe.stream([*self.messages, asked], **self._template, **options)) as arriving:
+            async with aclosing(self._answer([*self.messages, asked], **self._template, **options)) as arriving:
                 async for piece in arriving:
                     pieces.append(piece)
                     yield piece
@@ -77,8 +75,8 @@ class Conversation:
         """
         if self._is_closed or self._is_answering:
             state = "was closed" if self._is_closed else "is being answered"
-            raise TensorCommonsError(f"the conversation {state} and cannot be forked ({quoted(self)})")
-        return Conversation(self._pipe, self.messages, self._template)
+            raise TensorCommonsError(f"the conversation {state}, so it cannot be forked")
+        return Conversation(self._answer, self.messages, self._template)
 
     def close(self) -> None:
         """End the conversation: nothing more can be sent. Safe to call twice."""

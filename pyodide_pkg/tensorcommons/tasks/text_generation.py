@@ -137,6 +137,14 @@ class TextGeneration(Pipeline):
 
         Raises:
             TensorCommonsError: the messages are no chat, the model has no chat template, or an option is not of it.
+
+        >>> manager = tc.TensorSharingManager(max_memory_mb=512)
+        >>> model = "./models/SmolLM2-135M-Instruct"
+        >>> chat = await tc.pipeline("text-generation", model, manager=manager, dtype="float16")
+        >>> conversation = await chat.conversation()
+        >>> "".join([piece async for piece in conversation.send("What is the capital of France?", max_new_tokens=7)])
+        'The capital of France is Paris.'
+        >>> manager.close()
         """
         if unknown := template.keys() - set(TEMPLATE_OPTIONS):
             raise TensorCommonsError(f"{quoted(min(unknown))} is not an option of a chat template")
@@ -147,7 +155,7 @@ class TextGeneration(Pipeline):
             chat = {**template, "continue_final_message": False}
             text = self._rendered(begun, chat, prompts=False)
             await self.model.prefill([self._encoded(text)])
-        return Conversation(self, begun, template)
+        return Conversation(self.stream, begun, template)
 
     @property
     def _answers(self) -> bool:
