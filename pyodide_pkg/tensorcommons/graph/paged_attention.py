@@ -51,6 +51,13 @@ def _multiply_adds(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> in
     return OPS["scaled_dot_product_attention"].multiply_adds(_gathered(specs), _infer(specs, attrs), attrs)
 
 
+def _traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
+    """Count the bytes of query, table and result, and of all pages that the rows may have."""
+    query, *pools, table = specs
+    pages = sum(min(pool.nbytes, own.nbytes) for pool, own in zip(pools, _gathered(specs)[1:], strict=True))
+    return query.nbytes + pages + table.nbytes + result.nbytes
+
+
 def _infer_parts(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     result, room, span = _infer(specs, attrs), _gathered(specs)[1].shape[2], attrs["span"]
     assert isinstance(span, int)
@@ -90,11 +97,13 @@ def _combine(parts: Any, *, dtype: str) -> Any:
 MEMORY_ORDER = (0, 2, 1, 3)  # of results, as that of scaled_dot_product_attention
 # Query, the pools of keys and values, and the table of the pages. Attributes: scale and window, see paged_mask.
 PAGED_ATTENTION = Op(
-    "paged_attention", _infer, _attend, memory_order=MEMORY_ORDER, multiply_adds=_multiply_adds
-)  # fmt: skip
+    "paged_attention", _infer, _attend, memory_order=MEMORY_ORDER, multiply_adds=_multiply_adds, traffic=_traffic
+)
 # The same over each ``span`` of keys: (batch, heads, queries, parts, width + 4) float32. A part has the sum of its
 # values, weighted by the exponentials of their scores less the largest one; that score; and the sum of the weights.
-ATTENTION_PARTS = Op("attention_parts", _infer_parts, _attend_to_parts, multiply_adds=_multiply_adds)
+ATTENTION_PARTS = Op(
+    "attention_parts", _infer_parts, _attend_to_parts, multiply_adds=_multiply_adds, traffic=_traffic
+)  # fmt: skip
 # The attention to all keys from that to the parts, in ``dtype``.
 COMBINED_ATTENTION = Op(
     "combined_attention", _infer_combined, _combine, memory_order=MEMORY_ORDER, operations=per_input(2)

@@ -35,26 +35,16 @@ def _rotated(name: str, place: int, base: Callable[[], Op], **options: Any) -> O
         lambda specs, attrs: base().infer(specs[:-TURNS], attrs),
         reference,
         multiply_adds=lambda specs, result, attrs: base().multiply_adds(specs[:-TURNS], result, attrs),
+        traffic=lambda specs, result, attrs: base().bytes_moved(specs[:-TURNS], result, attrs),
         **options,
     )
 
 
-def _rotated_append(name: str) -> Op:
-    return _rotated(
-        name, 1, lambda: OPS[name], in_place=True, traffic=lambda specs, result, attrs: 2 * specs[1].nbytes
-    )  # fmt: skip
-
-
 # By the name of an op, the input that it rotates, and the op that does so.
 FUSED = {
-    "scaled_dot_product_attention": (
-        0,
-        _rotated("attention", 0, lambda: OPS["scaled_dot_product_attention"], memory_order=MEMORY_ORDER),
-    ),
     "paged_attention": (0, _rotated("paged_attention", 0, lambda: PAGED_ATTENTION, memory_order=MEMORY_ORDER)),
     "attention_parts": (0, _rotated("attention_parts", 0, lambda: ATTENTION_PARTS)),
-    "kv_cache_append": (1, _rotated_append("kv_cache_append")),
-    "paged_append": (1, _rotated_append("paged_append")),
+    "paged_append": (1, _rotated("paged_append", 1, lambda: OPS["paged_append"], in_place=True)),
 }
 
 

@@ -16,7 +16,7 @@ from .common import Adapter, Kernel, is_aligned, is_leading, spread
 from .paging import place_of, room_of
 from .rotary import rotation
 
-APPENDS = ("kv_cache_append", "rotated_kv_cache_append", "paged_append", "rotated_paged_append")
+APPENDS = ("kv_cache_append", "paged_append", "rotated_paged_append")
 NAMES = ("first", "second")  # of the updates, in append.wgsl
 BUFFERS = 8  # storage buffers that a shader stage has everywhere
 CACHE = """let row = load_table(u32(p.table.z + i32(at.x) * p.table.x)) + i32(at.z);

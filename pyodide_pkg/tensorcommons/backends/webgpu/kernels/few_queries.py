@@ -222,28 +222,19 @@ def fits(query: Sequence[int], value: Sequence[int]) -> bool:
     return query[2] <= MOST and all(size % 4 == 0 and size <= 4 * LANES for size in (query[3], value[3]))
 
 
-def _attention(step: Step, adapter: Adapter) -> list[Dispatch]:
+def _paged_attention(step: Step, adapter: Adapter) -> list[Dispatch]:
     turns = step.inputs[-3:] if "interleaved" in step.attrs else ()
     return [attention(step, turns, adapter)] if step.output.layout.size else []
 
 
 def _accepts(position: int, layout: Layout) -> bool:
-    """Any mask and positions, a query with the head dimension contiguous, and keys and values in whole vectors."""
-    if len(layout.shape) != 4 or position == 3:
-        return len(layout.shape) > 2
-    vectors = all(number % 4 == 0 for number in (*layout.strides[:3], layout.offset)) or position == 0
-    return layout.strides[3] == 1 and vectors
-
-
-def _accepts_paged(position: int, layout: Layout) -> bool:
     """Any table and positions, and a query with the head dimension contiguous."""
     return position in (3, 6) or (position == 0 and layout.strides[3] == 1)
 
 
 KERNELS = [
-    Kernel("rotated_attention", _attention, _accepts, writes_any=True),
     *(
-        Kernel(name, _attention, _accepts_paged, writes_any=True)
+        Kernel(name, _paged_attention, _accepts, writes_any=True)
         for name in ("paged_attention", "attention_parts", "rotated_paged_attention", "rotated_attention_parts")
     ),
     Kernel("combined_attention", _combined, writes_any=True),
