@@ -25,6 +25,7 @@ struct Params {
   half: u32, // of the rotated dimensions
   table_rows: i32,
   nan: f32,
+  first_page: i32, // of y: of a part of a pool, not 0
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings

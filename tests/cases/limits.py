@@ -16,6 +16,7 @@ from tensorcommons import Device
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.errors import DeviceMemoryError
 from tensorcommons.formats import BLOCKS
+from tensorcommons.ops.paging import paged_append, paged_mask, paged_rows
 from tensorcommons.ops.quantized import quantized_linear
 from tests.cases import Place, long, only
 from tests.cases.harness import let_go
@@ -171,6 +172,16 @@ async def quantized_products_in_windows(device: Device) -> None:
         x, bias = numbers(rows, depth, seed=1), numbers(columns, seed=2)
         await _same(device, lambda x, w, b, product=product: tc.relu(product(x, w, b)), x, words, bias)
         await _same(device, product, x[:1], words, bias, maxComputeWorkgroupsPerDimension=2)
+
+
+@only("webgpu")
+async def pages_in_windows(device: Device) -> None:
+    """Append to a pool that a step does not bind as a whole, and read one in five windows."""
+    table = np.array([[15, 3, 23, 0, 5], [0, 1, 11, 4, 7], [40, 2, 8, 1, 30]], np.int32)
+    pool, update = numbers(24, 2, 16, 32), numbers(3, 2, 3, 32, seed=1)
+    await _same(device, lambda *operands: [paged_append(*operands)], pool, update, table)
+    few = numbers(10, 2, 16, 32)
+    await _same(device, lambda pool, table: [paged_rows(pool, table), paged_mask(table, 3, 16)], few, table)
 
 
 @only("webgpu")

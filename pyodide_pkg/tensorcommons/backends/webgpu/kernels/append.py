@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Sequence
 
-from ...base import Operand, Step
+from ...base import Attributes, Operand, Step
 from ..accessors import Access, Buffer
 from ..shader import Dispatch
 from .common import Adapter, Kernel, is_aligned, is_leading, spread
@@ -24,7 +24,7 @@ CACHE = """let row = load_table(u32(p.table.z + i32(at.x) * p.table.x)) + i32(at
 PAGES = """let row = p.table.z + i32(at.x) * p.table.x;
   let token = load_table(u32(row)) + i32(at.z);
   if (i32(at.z) >= load_table(u32(row + p.table.y)) || token < 0 || token >= p.room) { return -1; }
-  let page = load_table(u32(row + (2 + token / p.size) * p.table.y));
+  let page = load_table(u32(row + (2 + token / p.size) * p.table.y)) - p.first_page;
   return select(-1, (page * i32(heads) + i32(at.y)) * p.size + token % p.size, page >= 0 && page < p.pages);"""
 # A new row, written where y has such a row: in vectors of 4, or by elements.
 APPEND = """fn append_{name}(item: u32) {{
@@ -103,7 +103,8 @@ def _dispatch(steps: Sequence[Step], adapter: Adapter) -> Dispatch:
     pages, _, size, _ = steps[0].output.shape
     paged = len(table.shape) == 2
     params += place_of(table) if paged else struct.pack("<3i", table.layout.strides[0], 0, table.layout.offset)
-    params += struct.pack("<3iIif12x", pages, size, room_of(table, size) if paged else 0, *tables[::-1], math.nan)
+    room, first = room_of(table, size) if paged else 0, steps[0].attrs.get("first", 0)
+    params += struct.pack("<3iIifi8x", pages, size, room, *tables[::-1], math.nan, first)
     variables = {
         "workgroup": str(adapter.workgroup),
         "updates": "\n  ".join(f"{name}: Update," for name, _ in zip(NAMES, steps, strict=False)),
@@ -119,7 +120,22 @@ def _cut(step: Step, axis: int) -> list[int | None] | None:
     return [axis, axis, None] if axis < 2 and is_leading(step, axis) else None
 
 
+def _cut_pages(step: Step, axis: int) -> list[int | None] | None:
+    """Along the pages of the pool."""
+    return [0, *[None] * (len(step.inputs) - 1)] if axis == 0 else None
+
+
+def _moved(step: Step, axis: int, first: int) -> Attributes:
+    """The attributes of a part whose pages begin at ``first``."""
+    before = step.attrs.get("first", 0)
+    assert isinstance(before, int)
+    return {**step.attrs, "first": before + first}
+
+
 KERNELS = [
     Kernel("kv_cache_append", _append, lambda position, layout: position > 0, _cut),
-    *(Kernel(name, _append, lambda position, layout: position in (1, 2, 5)) for name in APPENDS[1:]),
+    *(
+        Kernel(name, _append, lambda position, layout: position in (1, 2, 5), _cut_pages, moved=_moved)
+        for name in APPENDS[1:]
+    ),
 ]
