@@ -63,6 +63,17 @@ def test_a_layer_appends_in_one_dispatch_and_attends_in_one_or_two(keys: int, mo
     assert not any(name.startswith(("paging/", "rotary/")) for name in found)
 
 
+def test_parts_that_no_step_binds_as_a_whole_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def step(device: Device) -> None:
+        operands, pools = _operands(device, 1)
+        limits: Any = device.limits
+        monkeypatch.setitem(limits, "maxStorageBufferBindingSize", 2**16)  # two rows of 9 heads have 157 kB of parts
+        await tc.compile(paging.layer, donate_argnames=["pools"])(*operands, np.zeros((2, 2 + 512), np.int32), pools)
+
+    *_, found = kernels(step)
+    assert "attention/few_queries" in found and "attention/combine" not in found
+
+
 def test_prompts_read_copies_in_the_order_of_the_text() -> None:
     async def step(device: Device) -> None:
         operands, pools = _operands(device, 40)

@@ -86,9 +86,9 @@ async def rows_of_different_lengths(device: Device) -> None:
 
 
 async def several_queries(device: Device) -> None:
-    """Of queries, some are padding: those see what is there."""
+    """Some queries are padding: they attend to what is there. Most keys are hidden from all queries of a row."""
     for queries in (2, 8, 9, 33):
-        table = _table([(3, queries), (0, queries - 1), (0, 0), (5, 1), (7, queries)], 11)
+        table = _table([(3, queries), (0, queries - 1), (0, 0), (5, 1), (120, queries)], 40)
         keys, values = _pool(table, 2, 8, 1), _pool(table, 2, 16, 100)
         await _agrees(device, numbers(5, 4, queries, 8), keys, values, table)
 

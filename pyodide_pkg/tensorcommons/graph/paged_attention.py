@@ -127,10 +127,11 @@ def _in_pages(node: Node, backend: Backend[Any]) -> Replacement | None:
         return None
     operands = (query, key.inputs[0], value.inputs[0], table)
     attrs = {"scale": node.attrs["scale"], "window": mask.attrs["window"]}
-    if mask.attrs["size"] != operands[1].spec.shape[2] or not backend.attends_in_pages([o.spec for o in operands]):
+    specs = [operand.spec for operand in operands]
+    if mask.attrs["size"] != specs[1].shape[2] or not backend.attends_in_pages(specs):
         return None
     span = backend.keys_of_part(key.spec.shape[2])
-    if span >= key.spec.shape[2]:
+    if span >= key.spec.shape[2] or not backend.binds_whole(_infer_parts(specs, {"span": span})):
         return Replacement(operands, lambda new: Node(PAGED_ATTENTION, attrs, new, node.spec))
 
     def combined(new: tuple[Node, ...]) -> Node:
