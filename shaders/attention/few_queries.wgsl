@@ -73,9 +73,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let item = group.y * groups.x + group.x;
   if (item >= p.items) { return; }
   let part = i32(item % p.parts);
-  let number = item / p.parts;
-  let row = number % p.queries;
-  let at = vec4<i32>(i32(number / p.queries / p.heads), i32(number / p.queries % p.heads), i32(row), 1);
+  let index = item / p.parts;
+  let row = index % p.queries;
+  let at = vec4<i32>(i32(index / p.queries / p.heads), i32(index / p.queries % p.heads), i32(row), 1);
   let shared_at = vec4<i32>(at.x, at.y / p.sharing, 0, 1);
   let key_start = dot(shared_at, p.k);
   let value_start = dot(shared_at, p.v);
