@@ -29,6 +29,7 @@ from .fields import Fields, field_tensors
 from .lowering import lower, lower_supported, physical
 from .lowering.context import LoweringContext
 from .multicore import WHOLE, Slot, Stage, stages_of
+from .pages import with_places
 from .splitting import (
     GRAPH_BYTES,
     HIDDEN_BYTES,
@@ -250,8 +251,10 @@ class WebNNBackend(Backend[Built]):
 
     def _described(self, plan: Computation) -> Slices[tuple[_Description, str]]:
         """Return the description that ``webnn.js`` builds from, and its text."""
-        described = _Description(plan, self.most)
-        stages = decoding_stages(plan) or stages_of(plan, self.cores)
+        with_facts = with_places(plan)
+        stages = decoding_stages(with_facts)
+        described = _Description(plan if stages is None else with_facts, self.most)
+        stages = stages or stages_of(plan, self.cores)
         known, self._lowered = self._lowered, None
         last = {slot: stage.level for stage in stages for slot in stage.needs}
         for level, own in itertools.groupby(stages, lambda stage: stage.level):

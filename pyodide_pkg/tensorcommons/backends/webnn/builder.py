@@ -146,6 +146,12 @@ class GraphBuilder:
         data = base64.b64encode(array.tobytes()).decode()
         return self._add(["constant", dtype, list(np.shape(values)), data], np.shape(values), dtype)
 
+    def known(self, x: Operand) -> Any | None:
+        """Return the array that ``x`` is known to be; None if it is computed."""
+        source = self._reshaped.get(x.node, x)
+        kind, *rest = self.nodes[source.node]
+        return np.frombuffer(base64.b64decode(rest[2]), x.dtype).reshape(x.shape) if kind == "constant" else None
+
     def filled(self, value: float, shape: Sequence[int], like: Operand) -> Operand:
         """``shape`` filled with one number, in the dtype of ``like``."""
         return self.expand(self.number(value, like), tuple(shape))

@@ -12,8 +12,9 @@ from dataclasses import replace
 from ...shapes import size_of
 from ..base import Computation, Value
 from .multicore import Cut, Stage, staged
+from .pages import READ, WRITE
 
-CACHED = ("paged_append", "paged_rows", "scaled_dot_product_attention")
+CACHED = (WRITE.name, READ.name, "scaled_dot_product_attention")
 # Computed again by each graph that needs them, of values that are given or free themselves.
 FREE = ("arange", "broadcast_to", "reshape", "permute_dims", "astype")
 
@@ -29,7 +30,7 @@ def weight_of(values: Sequence[Value], value: Value) -> Value | None:
 
 
 def decoding_stages(computation: Computation) -> list[Stage] | None:
-    """Return the graphs of a decoding step of one row; None for other computations.
+    """Return the graphs of a decoding step of one row, a computation :func:`with_places`; None for other computations.
 
     The first prepares what depends on no product: the embedding, positions, masks. Those with an odd level multiply,
     those with an even level append to the cache and attend to it.
@@ -37,7 +38,7 @@ def decoding_stages(computation: Computation) -> list[Stage] | None:
     values = computation.values
     names = Counter(value.op.name for value in values if value.op is not None)
     multiplies = {number for number, value in enumerate(values) if weight_of(values, value) is not None}
-    if not names[CACHED[0]] or 2 * len(multiplies) <= names["linear"]:
+    if not names[WRITE.name] or 2 * len(multiplies) <= names["linear"]:
         return None
     levels: list[int] = []
     cuts: dict[int, Cut] = {}
@@ -48,7 +49,7 @@ def decoding_stages(computation: Computation) -> list[Stage] | None:
             free.update([number] if _is_leaf(value) else ())
         elif value.op.name in FREE and free.issuperset(value.inputs):
             free.add(number)
-        else:
+        elif value.op.name != "broadcast_to":  # what is broadcast is stored, not the result
             if number in multiplies:
                 level += 1 - level % 2
             elif value.op.name in CACHED:

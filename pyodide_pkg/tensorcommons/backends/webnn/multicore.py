@@ -261,9 +261,24 @@ class _Builder:
         for number, cut in cuts.items():
             inputs = computation.values[number].inputs
             for child, need in zip(inputs, cut.needs or (None,) * len(inputs), strict=True):
-                other = cuts.get(child)
-                if other is not None and (other.stage < cut.stage or other.split != (need if cut.split else None)):
-                    self.shown.add(child)
+                for source in self._sources(child):
+                    other = cuts[source]
+                    if other.stage < cut.stage or other.split != (need if cut.split else None):
+                        self.shown.add(source)
+        for number in computation.outputs:
+            if number not in cuts:
+                self.shown.update(self._sources(number))
+
+    def _sources(self, number: int) -> list[int]:
+        """Return the values with a cut that value ``number`` is, or is computed from where it is needed."""
+        found, waiting = list[int](), [number]
+        while waiting:
+            number = waiting.pop()
+            if number in self.cuts:
+                found.append(number)
+            else:
+                waiting += self.whole.values[number].inputs
+        return found
 
     def stages(self) -> list[Stage]:
         """All of them, those of one stage one after another; last, what puts outputs together."""

@@ -53,11 +53,15 @@ def _take(low: LoweringContext, value: Value) -> Operand:
 def _rotary(low: LoweringContext, value: Value) -> Operand:
     """Halves, or every second element, turned by their position's row; the rest of the last axis stays."""
     b = low.b
-    x, cos, sin, *positions = low.given(value)
+    x, cos, sin = low.given(value)[:3]
+    positions = low.loose(value)[3:]
     wide = b.wide(x)
     half, sequence = cos.shape[1], x.shape[-2]
     ones = [1] * len(x.shape)
-    if positions:
+    known = b.known(positions[0]) if positions else None
+    if known is not None and cos.shape[0] == 1 and not known.any():
+        tables = [cos, sin]  # of the one position of a decoding step
+    elif positions:
         at = positions[0]
         inside = b.binary("lesser", at, b.number(cos.shape[0], at), "uint8")
         valid = b.binary("logicalAnd", b.binary("greaterOrEqual", at, b.number(0, at), "uint8"), inside)

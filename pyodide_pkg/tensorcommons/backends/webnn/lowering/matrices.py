@@ -12,7 +12,7 @@ from ...base import Value
 from ..builder import GraphBuilder, Operand
 from .activations import UNARIES
 from .context import LoweringContext, Rule
-from .elementwise import exp, log, scaled, sqrt
+from .elementwise import exp, log, scaled
 
 ROW_BYTES = 2**22  # of a weight that stays in the processor's caches while it is multiplied and then summed
 
@@ -94,11 +94,12 @@ def _log_softmax(low: LoweringContext, value: Value) -> Operand:
 
 
 def _rms_norm(low: LoweringContext, value: Value) -> Operand:
-    """``x / sqrt(mean(x²) + eps) * weight``."""
+    """``x / (mean(x²) + eps) ** 0.5 * weight``: one power a row, where a root would need corrections."""
     b = low.b
     x, weight = (b.cast(each, "float32") for each in low.given(value))
     squares = b.reduce("reduceMean", b.binary("mul", x, x), [len(x.shape) - 1], True)
-    root = sqrt(b, b.binary("add", squares, b.number(float(cast(float, value.attrs["eps"])), x)))
+    squares = b.binary("add", squares, b.number(float(cast(float, value.attrs["eps"])), x))
+    root = b.binary("pow", squares, b.number(0.5, x))
     return b.cast(b.binary("mul", b.binary("div", x, root), weight), value.spec.dtype.name)
 
 

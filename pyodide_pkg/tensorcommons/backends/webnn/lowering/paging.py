@@ -56,15 +56,13 @@ def _found(b: GraphBuilder, source: Operand, indices: Operand) -> Operand:
     return b.cast(found, source.dtype)
 
 
-def _append(low: LoweringContext, value: Value) -> Operand:
-    """Each slot of a page is what it was, or a new token of the one row that writes this page."""
-    b = low.b
-    pool, update, table = low.given(value)
-    if not update.size:
-        return pool
-    pages, heads, size, width = pool.shape
-    rows, columns = update.shape[0], update.shape[2]
-    count = table.shape[1] - PAGES
+def _written(b: GraphBuilder, table: Operand, pool: Shape, columns: int) -> tuple[Operand, Operand, Operand]:
+    """Return which slots of the pages of ``pool`` a new token is written to, its column, and the row that has the page.
+
+    These are uint8 and int32 (pages, size), and int32 (pages,); ``columns`` is the number of columns of the tokens.
+    """
+    pages, _, size, _ = pool
+    rows, count = table.shape[0], table.shape[1] - PAGES
     before, new = _column(b, table, BEFORE), _column(b, table, NEW)
     new = b.where(_lesser(b, new, columns), new, b.number(columns, new))
     ahead = b.binary("sub", b.constant(np.arange(count)[None] * size, "int32"), before)  # of a page's first slot
@@ -73,42 +71,87 @@ def _append(low: LoweringContext, value: Value) -> Operand:
     own = _all(b, own, _flat(b, written))
     place = b.constant(np.arange(1, rows * count + 1)[None], "int32")  # in the table, from 1 on
     place = b.reduce("reduceMax", b.where(own, place, b.number(0, place)), [1], False)
-    is_own = b.reshape(_not_lesser(b, place, 1), (pages, 1))
-    place = b.binary("sub", b.where(_not_lesser(b, place, 1), place, b.number(1, place)), b.number(1, place))
-    source = b.reshape(_found(b, b.reshape(ahead, (rows * count,)), place), (pages, 1))
-    source = b.binary("add", source, b.constant(np.arange(size)[None], "int32"))  # the column of each slot's token
+    is_own = _not_lesser(b, place, 1)
+    place = b.binary("sub", b.where(is_own, place, b.number(1, place)), b.number(1, place))
+    column = b.reshape(_found(b, b.reshape(ahead, (rows * count,)), place), (pages, 1))
+    column = b.binary("add", column, b.constant(np.arange(size)[None], "int32"))
     most = _found(b, b.reshape(b.expand(new, (rows, count)), (rows * count,)), place)
-    fresh = _all(b, is_own, _not_lesser(b, source, 0), _lesser(b, source, b.reshape(most, (pages, 1))))
-    fresh = b.reshape(fresh, (pages, 1, size, 1))
-    if rows == columns == 1:
-        return b.where(fresh, update, pool)
+    fresh = _all(b, _not_lesser(b, column, 0), _lesser(b, column, b.reshape(most, (pages, 1))))
     row = _found(b, b.constant(np.repeat(np.arange(rows), count), "int32"), place)
+    return _all(b, fresh, b.reshape(is_own, (pages, 1))), column, row
+
+
+def _append(low: LoweringContext, value: Value) -> Operand:
+    """Each slot of a page is what it was, or a new token of the one row that writes this page."""
+    b = low.b
+    pool, update, table = low.given(value)
+    if not update.size:
+        return pool
+    pages, heads, size, width = pool.shape
+    rows, _, columns, _ = update.shape
+    fresh, column, row = _written(b, table, pool.shape, columns)
+    slots = b.reshape(fresh, (pages, 1, size, 1))
     if columns == 1:
-        return b.where(fresh, _found(b, update, row), pool)
+        return b.where(slots, update if rows == 1 else _found(b, update, row), pool)
     first = b.binary("mul", b.reshape(row, (pages, 1)), b.number(columns, row))
-    source = b.where(b.reshape(fresh, source.shape), b.binary("add", source, first), b.number(0, source))
+    source = b.where(fresh, b.binary("add", column, first), b.number(0, column))
     tokens = b.reshape(b.transpose(update, (0, 2, 1, 3)), (rows * columns, heads * width))
     tokens = b.reshape(_found(b, tokens, b.reshape(source, (pages * size,))), (pages, size, heads, width))
-    return b.where(fresh, b.transpose(tokens, (0, 2, 1, 3)), pool)
+    return b.where(slots, b.transpose(tokens, (0, 2, 1, 3)), pool)
+
+
+def _slots(low: LoweringContext, value: Value) -> Operand:
+    pages, _, size, _ = value.spec.shape
+    return low.b.reshape(_written(low.b, low.given(value)[0], (pages, 1, size, 1), 1)[0], value.spec.shape)
+
+
+def _write(low: LoweringContext, value: Value) -> Operand:
+    pool, update, slots = low.given(value)
+    return low.b.where(slots, update, pool)
 
 
 def _flat(b: GraphBuilder, x: Operand) -> Operand:
     return b.reshape(x, (1, x.size))
 
 
-def _rows(low: LoweringContext, value: Value) -> Operand:
-    b = low.b
-    pool, table = low.given(value)
-    pages, heads, size, width = pool.shape
-    rows, count = table.shape[0], table.shape[1] - PAGES
+def _places(b: GraphBuilder, table: Operand, pages: int) -> tuple[Operand, Operand]:
+    """Return the numbers of the pages of all rows in order, (rows * count,), 0 for no page; and which are a page's."""
     numbers = _numbers(b, table)
     is_page = _all(b, _not_lesser(b, numbers, 0), _lesser(b, numbers, pages))
-    numbers = b.reshape(b.where(is_page, numbers, b.number(0, numbers)), (rows * count,))
+    return b.reshape(b.where(is_page, numbers, b.number(0, numbers)), (numbers.size,)), is_page
+
+
+def _tokens(b: GraphBuilder, table: Operand, pages: int, size: int) -> Operand:
+    """Return which tokens there are: uint8 (rows, 1, count * size, 1)."""
+    rows, count = table.shape[0], table.shape[1] - PAGES
     places = b.constant(np.arange(count * size).reshape(1, count, size), "int32")
     there = _lesser(b, places, b.reshape(_end(b, table), (rows, 1, 1)))
-    there = b.reshape(_all(b, there, b.reshape(is_page, (rows, count, 1))), (rows, 1, count * size, 1))
-    found = _in_order(b, _found(b, pool, numbers), (rows, heads, count * size, width))
-    return b.where(there, found, b.number(0, found))
+    is_page = b.reshape(_places(b, table, pages)[1], (rows, count, 1))
+    return b.reshape(_all(b, there, is_page), (rows, 1, count * size, 1))
+
+
+def _read(b: GraphBuilder, pool: Operand, places: Operand, tokens: Operand, shape: Shape) -> Operand:
+    found = _in_order(b, _found(b, pool, places), shape)
+    return b.where(tokens, found, b.number(0, found))
+
+
+def _rows(low: LoweringContext, value: Value) -> Operand:
+    (pool, table), b = low.given(value), low.b
+    pages, _, size, _ = pool.shape
+    return _read(b, pool, _places(b, table, pages)[0], _tokens(b, table, pages, size), value.spec.shape)
+
+
+def _read_from_places(low: LoweringContext, value: Value) -> Operand:
+    pool, places, tokens = low.given(value)
+    return _read(low.b, pool, places, tokens, value.spec.shape)
+
+
+def _place_numbers(low: LoweringContext, value: Value) -> Operand:
+    return _places(low.b, low.given(value)[0], cast(int, value.attrs["pages"]))[0]
+
+
+def _place_tokens(low: LoweringContext, value: Value) -> Operand:
+    return _tokens(low.b, low.given(value)[0], cast(int, value.attrs["pages"]), cast(int, value.attrs["size"]))
 
 
 def _in_order(b: GraphBuilder, found: Operand, shape: Shape) -> Operand:
@@ -137,4 +180,14 @@ def _mask(low: LoweringContext, value: Value) -> Operand:
     return _all(b, *seen)
 
 
-RULES: dict[str, Rule] = {"paged_append": _append, "paged_rows": _rows, "paged_mask": _mask}
+RULES: dict[str, Rule] = {
+    "paged_append": _append,
+    "paged_rows": _rows,
+    "paged_mask": _mask,
+    # see ../pages.py
+    "page_slots": _slots,
+    "page_write": _write,
+    "page_places": _place_numbers,
+    "page_tokens": _place_tokens,
+    "page_read": _read_from_places,
+}
