@@ -36,13 +36,15 @@ REFUSED = {
 @sliced
 def lower(computation: Computation, builder: GraphBuilder) -> Slices[LoweringContext]:
     """Lower every output of ``computation`` to calls of the builder. Raises UnsupportedOp where WebNN has none."""
-    return (yield from _lowered(LoweringContext(computation, builder, RULES, REFUSED), computation))
+    return (
+        yield from _lowered(LoweringContext(computation, builder, {**RULES, **paging.SHARED}, REFUSED), computation)
+    )
 
 
 @sliced
 def lower_supported(computation: Computation, builder: GraphBuilder) -> Slices[LoweringContext]:
     """Lower what WebNN supports; ``why`` of the result has the reason for each other value."""
-    lowering = LoweringContext(computation, builder, RULES, REFUSED)
+    lowering = LoweringContext(computation, builder, {**RULES, **paging.SHARED}, REFUSED)
     lowering.why = {}
     return (yield from _lowered(lowering, computation))
 

@@ -180,11 +180,9 @@ def _mask(low: LoweringContext, value: Value) -> Operand:
     return _all(b, *seen)
 
 
-RULES: dict[str, Rule] = {
-    "paged_append": _append,
-    "paged_rows": _rows,
-    "paged_mask": _mask,
-    # see ../pages.py
+RULES: dict[str, Rule] = {"paged_append": _append, "paged_rows": _rows, "paged_mask": _mask}
+# Of the ops of ../pages.py, which computations of other devices do not have.
+SHARED: dict[str, Rule] = {
     "page_slots": _slots,
     "page_write": _write,
     "page_places": _place_numbers,
