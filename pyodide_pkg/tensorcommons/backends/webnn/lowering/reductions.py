@@ -128,18 +128,20 @@ def _position(reducer: str) -> Reduce:
         if kind.startswith("float"):
             odd = b.binary("notEqual", x, x, "uint8")
             some = b.reduce("reduceMax", b.cast(odd, "float32"), [axis], True)
-            hit = b.where(
-                b.binary("greater", some, b.number(0, some), "uint8"), b.cast(odd, "int32"), b.cast(hit, "int32")
-            )
-        size = x.shape[axis]
-        # The first hit has the largest of the numbers that fall towards the end.
-        falling = b.constant(
-            np.arange(size, 0, -1, dtype=np.int32).reshape([-1] + [1] * (len(x.shape) - axis - 1)), "int32"
-        )
-        first = b.reduce("reduceMax", b.binary("mul", b.cast(hit, "int32"), falling), [axis], True)
-        return b.reshape(b.binary("sub", b.number(size, first), first), shape)
+            none = b.binary("lesserOrEqual", some, b.number(0, some), "uint8")
+            hit = b.binary("logicalOr", b.binary("logicalAnd", hit, none), odd)
+        return b.reshape(_first(b, hit, axis), shape)
 
     return function
+
+
+def _first(b: GraphBuilder, hit: Operand, axis: int) -> Operand:
+    """The place of the first element that is not 0: of the numbers that fall towards the end, it has the largest."""
+    size = hit.shape[axis]
+    falling = np.arange(size, 0, -1, dtype=np.int32).reshape([-1] + [1] * (len(hit.shape) - axis - 1))
+    first = b.constant(falling, "int32")
+    first = b.reduce("reduceMax", b.where(hit, first, b.number(0, first)), [axis], True)
+    return b.binary("sub", b.number(size, first), first)
 
 
 def _likeliest(low: LoweringContext, value: Value) -> Operand:
@@ -147,7 +149,7 @@ def _likeliest(low: LoweringContext, value: Value) -> Operand:
     (x,), b = low.given(value), low.b
     x = b.wide(x)
     odd = b.reduce("reduceMax", b.cast(b.binary("notEqual", x, x, "uint8"), "float32"), [1], True)
-    token = _position("reduceMax")(b, x, (1,), True)
+    token = _first(b, b.binary("equal", x, b.reduce("reduceMax", x, [1], True), "uint8"), 1)
     return b.where(b.binary("greater", odd, b.number(0, odd), "uint8"), b.number(-1, token), token)
 
 
