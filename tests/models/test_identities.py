@@ -90,14 +90,9 @@ def step(architecture: Decoder, device: Any) -> list[str]:
 
     prompt = {name: given(name, 2, 16) for name in ("input_ids", "attention_mask")}
     fixed = {} if architecture.start_token is None else architecture.begin(weights, prompt)
-    inputs = {
-        "input_ids": given("ids", 2, 4),
-        "start": given("start", 2),
-        "filled": given("filled"),
-        "count": given("count", 1),
-    }
-    cache = {name: Tensor.symbolic(argument(name, spec), device) for name, spec in architecture.cache(2, 32).items()}
-    past = KVState.stepwise(inputs, cache)
+    inputs = {"input_ids": given("ids", 2, 4), "table": given("table", 2, 6)}
+    pools = {name: Tensor.symbolic(argument(name, spec), device) for name, spec in architecture.pools(8).items()}
+    past = KVState.paged(inputs["input_ids"], inputs["table"], pools)
     logits = architecture.step(weights, inputs, fixed, past)
     outputs = {"logits": logits, **past.grown, **fixed}
     return graph({name: outputs[name].node for name in sorted(outputs)})
