@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "num_beams": 1,
     "task_specific_params": {"summarization": {"max_length": 20, "num_beams": 4}},  # not read
 }
+BEAMS: dict[str, Any] = {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "num_return_sequences": 2}
 DISTINCT = 16  # least number of different tokens in a summary
 
 
@@ -62,6 +63,8 @@ def main() -> int:
             ids = model.generate(input_ids=given["input_ids"], attention_mask=given["attention_mask"])[0]
             summaries.append({"text": text, "ids": ids.tolist()})
             summaries[-1]["summary_text"] = tokenizer.decode(ids, skip_special_tokens=True)
+            found = model.generate(input_ids=given["input_ids"], attention_mask=given["attention_mask"], **BEAMS)
+            summaries[-1]["by_beams"] = [tokenizer.decode(row, skip_special_tokens=True) for row in found]
     if max(len(set(each["ids"])) for each in summaries) < DISTINCT:
         raise SystemExit(f"no summary has {DISTINCT} different tokens: {summaries}")
     made.json(f"{FOLDER}/config.json", config)

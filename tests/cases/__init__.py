@@ -78,6 +78,7 @@ MODELS = (
     "chained",
     "prefixes",
     "options",
+    "beams",
     "templates",
     "writing",
     "depth",

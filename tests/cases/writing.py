@@ -135,4 +135,11 @@ async def bart_summarizes_by_the_options_of_its_config(place: Place) -> None:
     pipe: Any = await tc.pipeline("summarization", {**model, **files}, manager=place.manager())
     answers = [{"summary_text": case["summary_text"]} for case in golden]
     assert await pipe([case["text"] for case in golden]) == answers
+    beams: dict[str, Any] = {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True}
+    found = await pipe([case["text"] for case in golden], **beams, num_return_sequences=2)
+    assert [[each["summary_text"] for each in row] for row in found] == [case["by_beams"] for case in golden]
+    best = await pipe(golden[0]["text"], **beams, stop_strings=["never"])
+    assert best == [{"summary_text": golden[0]["by_beams"][0]}]
+    await raises(TensorCommonsError, pipe(golden[0]["text"], **beams, on_text=print), "num_beams")
+    await raises(TensorCommonsError, anext(pipe.stream(golden[0]["text"], **beams)), "num_beams=1")
     pipe.close()

@@ -23,7 +23,7 @@ from ..graph.profile import run_of
 from ..graph.program import Chain, Program
 from ..graph.views import resolve_view
 from ..nn import Weight, Weights
-from ..ops import concat, reshape, zeros
+from ..ops import concat, repeat, reshape, zeros
 from ..ops.choosing import likeliest, repetition_penalty, sample
 from ..ops.paging import BEFORE, NEW, PAGES, paged_append, paged_rows
 from ..shapes import Layout, Shape
@@ -76,7 +76,7 @@ class Choice:
         return likeliest(logits) if self.kind == "likeliest" else logits
 
 
-LOGITS = Choice("logits")
+LOGITS, LIKELIEST = Choice("logits"), Choice("likeliest")
 
 
 class DecodePrograms:
@@ -128,11 +128,14 @@ class DecodePrograms:
 
     # --- running ---
 
-    async def begin(self, inputs: Arrays) -> Tensors:
-        """Compute the tensors that all steps of a generation read: the encoder's output for ``inputs``, if any."""
+    async def begin(self, inputs: Arrays, copies: int = 1) -> Tensors:
+        """Compute the tensors that all steps of a generation read: the encoder's output for ``inputs``, if any.
+
+        Each of its rows is repeated ``copies`` times.
+        """
         if self.decoder.start_token is None:
             return {}
-        return await self._run(await self.compile_begin(inputs["input_ids"].shape), inputs, {})
+        return await self._run(await self.compile_begin(inputs["input_ids"].shape, copies), inputs, {})
 
     def pools(self, pages: int) -> dict[str, Spec]:
         """Return the specs of pools of so many pages, by name; with the tokens where the device penalizes them."""
@@ -218,12 +221,15 @@ class DecodePrograms:
 
     # --- compiling, the first time ---
 
-    async def compile_begin(self, shape: Shape) -> Compiled:
-        """Compile the encoder for inputs of this shape."""
+    async def compile_begin(self, shape: Shape, copies: int = 1) -> Compiled:
+        """Compile the encoder for inputs of this shape; see :meth:`begin`."""
         inputs = dict.fromkeys(("input_ids", "attention_mask"), Spec(shape, dtypes.int32))
-        return await self._compile(
-            ("begin", shape), inputs, {}, lambda given, _: self.decoder.begin(self._weights, given)
-        )
+
+        def begun(given: Tensors, _: Tensors) -> Tensors:
+            made = self.decoder.begin(self._weights, given)
+            return {name: repeat(tensor, copies, axis=0) for name, tensor in made.items()} if copies > 1 else made
+
+        return await self._compile(("begin", shape, copies), inputs, {}, begun)
 
     async def compile_grow(self, old: int, new: int) -> Compiled:
         """Compile the copy of pools of ``old`` pages to pools of ``new`` pages."""

@@ -4,6 +4,9 @@ Keys and values stay on the device, in the pages of a pool (page_pool.py). Hardw
 with the token that the one before chose; their tokens are read together, at least every 30 ms. The pages are given back
 when the generation ends, by an error or a cancellation too, and when its iterator is closed. If the device was lost or
 the model moved, all tokens are processed again.
+
+With ``prompt_lookup_num_tokens`` a step over a single text also processes tokens that may follow (lookup.py). Its
+results after them are the choices of the next steps, as long as these choose the tokens that were expected.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -28,10 +31,11 @@ from ..sharing.manager import TensorSharingManager
 from ..sharing.run_account import GenerationAccount
 from ..tensor import Tensor
 from .batch import MOST_STEPS, READ_EVERY, Batch, Request
-from .decode_programs import LOGITS, Arrays, Choice, DecodePrograms, Specs, Tensors
+from .decode_programs import LIKELIEST, LOGITS, Arrays, Choice, DecodePrograms, Specs, Tensors
 from .decoder import PAGE, Decoder
 from .generation_options import DEFAULT_NEW_TOKENS, Options
 from .logits_process import Ids, Prompt
+from .lookup import candidates
 from .page_pool import FEW_PAGES, PagesLost, Text, pages_of, room_of, width_of
 from .sampling import Sampler
 from .text import checked_ids
@@ -52,7 +56,7 @@ class Generator(Movable, Protocol):
 class GenerationSession:
     """One generation. ``tokens`` are all tokens so far (batch, sequence): the prompts and the new tokens.
 
-    With ``num_return_sequences`` n, each prompt has n consecutive rows. ``finished`` marks the rows that have ended,
+    Each prompt has :attr:`Options.copies` consecutive rows. ``finished`` marks the rows that have ended,
     which are continued with padding tokens. A padding token outside the vocabulary is an error when a row needs it, or
     at once with ``checks_padding``.
     """
@@ -77,15 +81,16 @@ class GenerationSession:
         self._pool = self._batch.pool
         self._decode = decode
         prompts, mask = _prompts(ids, attention_mask, decoder.vocab_size)
-        prompts, mask = (np.repeat(array, options.num_return_sequences, 0) for array in (prompts, mask))
-        rows = len(prompts)
-        if checks_padding and rows > 1:
-            self._check_padding()
         self._source: dict[str, Ids] = {}
+        if decoder.start_token is not None:
+            self._source = {"input_ids": _padded(prompts), "attention_mask": _padded(mask)}
+        prompts, mask = (np.repeat(array, options.copies, 0) for array in (prompts, mask))
+        rows = len(prompts)
+        if checks_padding and rows > 1 and options.num_beams == 1:
+            self._check_padding()
         self._start = mask.argmax(axis=1).astype(np.int32)
         source, starts = prompts, self._start if self._start.any() else None
         if decoder.start_token is not None:
-            self._source = {"input_ids": _padded(prompts), "attention_mask": _padded(mask)}
             first = options.decoder_start_token_id or options.bos_token_id or (decoder.start_token,)
             prompts = _first_tokens(first, rows, decoder.vocab_size)
             self._start, starts = np.zeros(rows, np.int32), None
@@ -113,6 +118,8 @@ class GenerationSession:
         self._fixed: Tensors = {}
         self._ahead: tuple[Tensor, Tensor] | None = None  # last and all results of steps that started before a read
         self._chosen: deque[Ids] = deque()  # tokens of later steps that were read already
+        self._looks_up = options.prompt_lookup_num_tokens is not None and rows == 1
+        self._drafted: deque[int] = deque()  # tokens that the steps in `_chosen` expect
         self._at_once = 1  # steps to begin at once
         self._read_at = 0.0
 
@@ -133,13 +140,7 @@ class GenerationSession:
         """
         if self.finished.any():
             self._check_padding()
-        manager, account = self._model.manager, self._account
-        with account.writing():
-            values, fallback = await manager.finishing([self._model], self._next)
-        account.tokens += int((~self.finished).sum())
-        if self._steps.last is not None:
-            manager.ran(self._model, *self._steps.last, fallback)
-        self._check_numbers(values)
+        values = await self._values()
         chosen = values[:, 0] if self._choice.is_token else self._sampler.choose(values, self.tokens)
         if self.options.output_logprobs:
             logprobs = self._sampler.logprobs(values, self.tokens, chosen)
@@ -149,6 +150,10 @@ class GenerationSession:
         chosen = chosen.astype(np.int32)
         self.tokens = np.concatenate([self.tokens, chosen[:, None]], axis=1)
         self._lengths = self._lengths + ~self.finished
+        if self._drafted and chosen[0] != self._drafted.popleft():
+            self._drafted.clear()
+            self._chosen.clear()
+            self._texts[0].filled = int(self._lengths[0]) - 1  # the others are those of other tokens
         self.finished |= np.isin(chosen, self.options.eos_token_id)
         if self.options.stop_strings and self._decode is not None:
             for row in np.flatnonzero(~self.finished):
@@ -181,6 +186,24 @@ class GenerationSession:
     def _account(self) -> GenerationAccount:
         return self._model.manager.account.generation
 
+    def result(self) -> Any:
+        """Return all tokens, and with ``output_logprobs`` the log-probabilities of new ones (batch, new), too."""
+        return (self.tokens, np.stack(self.logprobs, axis=1)) if self.options.output_logprobs else self.tokens
+
+    def check_streaming(self) -> None:
+        """Raise TensorCommonsError if the tokens of a step may change later: not here."""
+
+    async def _values(self) -> Ids:
+        """Return the scores (batch, vocabulary) or the tokens (batch, 1) of the next step; raises as :meth:`step`."""
+        manager, account = self._model.manager, self._account
+        with account.writing():
+            values, fallback = await manager.finishing([self._model], self._next)
+        account.tokens += int((~self.finished).sum())
+        if self._steps.last is not None:
+            manager.ran(self._model, *self._steps.last, fallback)
+        self._check_numbers(values)
+        return values
+
     def _check_padding(self) -> None:
         padding, size = self.options.padding, self._decoder.vocab_size
         if not 0 <= padding < size:
@@ -209,7 +232,8 @@ class GenerationSession:
 
     @property
     def _choice(self) -> Choice:
-        return self._sampler.choice(samples=self._steps.samples)
+        choice = self._sampler.choice(samples=self._steps.samples)
+        return LOGITS if self._looks_up and choice != LIKELIEST else choice
 
     async def _next(self) -> Ids:
         """Process the tokens that have no keys and values yet. Returns the scores or the tokens after the last one.
@@ -222,6 +246,8 @@ class GenerationSession:
                 await self._begin()
                 if self._chosen:
                     return self._chosen.popleft()
+                if self._looks_up and (drafted := self._candidates()).size:
+                    return await self._look_up(drafted)
                 if self._is_shared and self._ahead is None and max(self._missing()) == 1:
                     return await self._step_together()
                 return await self._read(*(self._ahead or [await self._process()] * 2))
@@ -256,7 +282,7 @@ class GenerationSession:
         self._ahead = None
         count = chosen.shape[0] if chosen.ndim == 3 else 1
         left = self.longest - self.tokens.shape[1] - count
-        if not (self._steps.runs_ahead and self._choice.is_token and left > 0) or self._is_shared:
+        if not (self._steps.runs_ahead and self._choice.is_token and left > 0) or self._is_shared or self._looks_up:
             return self._take(await chosen.read())
         reading = asyncio.ensure_future(chosen.read())
         reading.add_done_callback(retrieve)
@@ -267,6 +293,23 @@ class GenerationSession:
             values = await reading
         self._adapt(count)
         return self._take(values)
+
+    def _candidates(self) -> Ids:
+        """Return tokens that may follow the last one, if that is all that has no keys and values."""
+        o = self.options
+        most = min(o.prompt_lookup_num_tokens or 0, self.longest - self.tokens.shape[1] - 1)
+        most = most if self._missing() == [1] else 0
+        return candidates(self._text(0), most, o.eos_token_id, o.max_matching_ngram_size)
+
+    async def _look_up(self, drafted: Ids) -> Ids:
+        """Process the last token, and those that may follow. Returns the scores or tokens after the last one."""
+        count = 1 + len(drafted)
+        ids = _padded(np.concatenate([self.tokens[0, -1:], drafted])[None], _width(count))
+        answer = await self._extend(ids, self._texts, [count], {}, replace(self._choice, every=True))
+        first, *later = np.split((await answer.read())[:count], count)
+        self._drafted.extend(drafted.tolist())
+        self._chosen.extend(later)
+        return first
 
     def _take(self, values: Ids) -> Ids:
         """Return the first tokens or scores (batch, ...) of ``values``, and keep those of later steps."""
@@ -297,14 +340,18 @@ class GenerationSession:
         self.close()
         self._batch, self._pool = batch, batch.pool
         rows = range(len(self.tokens))
-        sources = [b"".join(array[row].tobytes() for array in self._source.values()) for row in rows]
+        copies = self.options.copies
+        sources = [b"".join(array[row // copies].tobytes() for array in self._source.values()) for row in rows]
         self._texts = [Text(source, self._expected) for source in sources]
         if self._source:
-            self._fixed = await self._steps.begin(self._source)
+            self._fixed = await self._steps.begin(self._source, copies)
         batch.join(self)
         for row in rows:
             self._find(row)
-        await self._share()
+        await self._share(rows)
+        if 1 < copies < len(rows):
+            for first in rows[::copies]:
+                await self._share(rows[first : first + copies])
 
     def _find(self, row: int) -> None:
         """Give a text the pages that are known for its first tokens."""
@@ -317,23 +364,23 @@ class GenerationSession:
         """Number of tokens that a text has room for at first: the whole prompt, and some new ones."""
         return int(min(self.longest, self._prompt + FEW_PAGES * PAGE // 2))
 
-    async def _share(self) -> None:
-        """Compute the keys and values of tokens that all texts begin with in the first text alone."""
-        tokens, pool = self._text(0), self._pool
-        common = 0 if self._source or len(self._texts) == 1 else self._common()
-        first = self._texts[0]
-        if common <= max(text.filled for text in self._texts):
+    async def _share(self, rows: range) -> None:
+        """Compute the keys and values of tokens that the texts of ``rows`` begin with in the first of them alone."""
+        tokens, pool = self._text(rows[0]), self._pool
+        common = 0 if self._source or len(rows) == 1 else self._common(rows)
+        first = self._texts[rows[0]]
+        if common <= max(self._texts[row].filled for row in rows):
             return
         while first.filled < common:
             ids = tokens[None, first.filled : min(first.filled + self._steps.longest, common)]
             await self._extend(_padded(ids, _width(ids.shape[1])), [first], [ids.shape[1]], {}, LOGITS)
         pool.know(first, tokens)
-        for row in range(1, len(self._texts)):
+        for row in rows[1:]:
             self._find(row)
 
-    def _common(self) -> int:
-        """Return the number of tokens, of full pages, that all texts begin with; each has more."""
-        texts = [self._text(row) for row in range(len(self.tokens))]
+    def _common(self, rows: range) -> int:
+        """Return the number of tokens, of full pages, that the texts of ``rows`` begin with; each has more."""
+        texts = [self._text(row) for row in rows]
         count = min(map(len, texts)) - 1
         differs = np.flatnonzero((np.stack([text[:count] for text in texts]) != texts[0][:count]).any(axis=0))
         return int(differs[0] if differs.size else count) // PAGE * PAGE
@@ -385,32 +432,37 @@ class GenerationSession:
     async def compile(self, progress_callback: Callable[[int, int], None]) -> None:
         """Compile every program that the generation may need, if it finds no keys and values of earlier texts."""
         steps, rows, choice = self._steps, len(self.tokens), self._choice
-        grown: dict[int, int] = {}
-        extended: dict[tuple[Shape, int, int, bool], None] = {}
+        grown: dict[tuple[int, int], None] = {}
+        extended: dict[tuple[Shape, int, int, Choice, bool], None] = {}
+        drafted = range(2, (self.options.prompt_lookup_num_tokens or 0) + 2) if self._looks_up else ()
         filled, room, capacity = 0, 0, self._pool.capacity
         while filled < max(self.longest - 1, 1):
             count, old = min(max(self._prompt - filled, 1), steps.longest), capacity
             pages = pages_of(filled + count)
-            room, capacity = (
-                room_of(pages, room, self._expected),
-                max(self._pool.capacity_for(steps, rows * pages), old),
-            )
+            room = room_of(pages, room, self._expected)
+            if rows * pages > old:
+                capacity = self._pool.capacity_for(steps, rows * pages)
             if old not in (0, capacity):
-                grown[old] = capacity
-            is_stored = steps.runs_ahead and choice.is_token and filled >= self._prompt
-            extended[(rows, _width(count)), capacity, width_of(steps, room, capacity), is_stored] = None
+                grown[old, capacity] = None
+            is_stored = steps.runs_ahead and choice.is_token and filled >= self._prompt and not self._looks_up
+            width = width_of(steps, room, capacity)
+            extended[(rows, _width(count)), capacity, width, choice, is_stored] = None
+            for more in drafted if filled >= self._prompt else ():
+                extended[(rows, _width(more)), capacity, width, replace(choice, every=True), False] = None
+                if capacity < (pages := pages_of(filled + more)):
+                    grown[capacity, self._pool.capacity_for(steps, pages)] = None
             filled += count
         done, total = 0, len(grown) + len(extended) + bool(self._source)
         progress_callback(done, total)
         fixed: Specs = {}
         if self._source:
-            _, fixed = await steps.compile_begin(self._source["input_ids"].shape)
+            _, fixed = await steps.compile_begin(self._source["input_ids"].shape, self.options.copies)
             progress_callback(done := done + 1, total)
-        for old, new in grown.items():
+        for old, new in grown:
             await steps.compile_grow(old, new)
             progress_callback(done := done + 1, total)
-        for shape, pages, width, is_stored in extended:
-            await steps.compile_extend(shape, pages, width, fixed, choice, is_stored=is_stored)
+        for shape, pages, width, each, is_stored in extended:
+            await steps.compile_extend(shape, pages, width, fixed, each, is_stored=is_stored)
             progress_callback(done := done + 1, total)
 
     def close(self) -> None:
@@ -422,6 +474,7 @@ class GenerationSession:
             self._pool.know(text, self._text(row))
             self._pool.close(text)
         self._chosen.clear()
+        self._drafted.clear()
         self._texts, self._fixed, self._ahead = [], {}, None
 
 
@@ -430,13 +483,14 @@ async def complete(session: GenerationSession, on_token: Callable[[Any], None] |
 
     ``on_token`` gets what :func:`stream` yields.
     """
-    async with aclosing(stream(session)) as steps:
-        async for chosen in steps:
+    try:
+        while not session.is_done:
+            chosen = await session.step()
             if on_token is not None:
-                on_token(chosen)
-    if not session.options.output_logprobs:
-        return session.tokens
-    return session.tokens, np.stack(session.logprobs, axis=1)
+                on_token(_of_step(session, chosen))
+        return session.result()
+    finally:
+        session.close()
 
 
 async def stream(session: GenerationSession) -> AsyncGenerator[Any, None]:
@@ -446,10 +500,13 @@ async def stream(session: GenerationSession) -> AsyncGenerator[Any, None]:
     """
     try:
         while not session.is_done:
-            chosen = await session.step()
-            yield (chosen, session.logprobs[-1]) if session.options.output_logprobs else chosen
+            yield _of_step(session, await session.step())
     finally:
         session.close()
+
+
+def _of_step(session: GenerationSession, chosen: Ids) -> Any:
+    return (chosen, session.logprobs[-1]) if session.options.output_logprobs else chosen
 
 
 def _max_length(options: Options, prompt: int) -> int:

@@ -39,13 +39,11 @@ INERT: dict[str, str] = {
         ("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
         "ignored without `return_dict_in_generate`, as in `transformers`",
     ),
-    **dict.fromkeys(
-        ("early_stopping", "length_penalty", "num_beam_groups", "diversity_penalty"), "for beam search only"
-    ),
+    "diversity_penalty": "for beams in groups only",
     **dict.fromkeys(
         (
             *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
-            *("prompt_lookup_num_tokens", "max_matching_ngram_size", "assistant_early_exit", "assistant_lookbehind"),
+            *("assistant_early_exit", "assistant_lookbehind"),
             *("target_lookbehind", "assistant_ensemble_weight", "speculation_type"),
         ),
         "assisted generation gives the same tokens, faster",
@@ -64,16 +62,20 @@ CACHES = (
 def _is_contrastive(value: Any, values: Mapping[str, Any]) -> bool:
     top_k = values.get("top_k", 50)
     asked = _is_number(value) and value > 0 and (not _is_number(top_k) or top_k > 1)
-    return asked and values.get("do_sample") is not True
+    return asked and values.get("do_sample") is not True and not _has_beams(values)
+
+
+def _has_beams(values: Mapping[str, Any]) -> bool:
+    return _plain(values.get("num_beams")) not in (None, 1)
 
 
 #: Field -> (the feature, a test of whether its value requests the feature, given all values). ``None`` never does.
 REFUSED: dict[str, tuple[str, Callable[[Any, Mapping[str, Any]], bool]]] = {
-    "num_beams": ("beam search", lambda value, _: value != 1),
+    "num_beam_groups": ("beam search in groups", lambda value, values: value != 1 and _has_beams(values)),
     "constraints": ("constrained beam search", lambda value, _: True),
     "force_words_ids": ("constrained beam search", lambda value, _: True),
     "penalty_alpha": ("contrastive search", _is_contrastive),
-    "dola_layers": ("DoLa decoding", lambda value, _: True),
+    "dola_layers": ("DoLa decoding", lambda _, values: not _has_beams(values)),
     "use_mtp": ("multi-token prediction", lambda value, _: value is not False),
     "is_assistant": ("drafting for another model", lambda value, _: value is not False),
     "guidance_scale": ("classifier-free guidance", lambda value, _: value != 1),
@@ -114,7 +116,9 @@ class Options:
     256 if neither is set) and ``min_new_tokens``. ``do_sample=False`` takes the most likely token; the options from
     ``temperature`` to ``eta_cutoff`` and ``seed`` apply to sampled tokens. The same seed samples the same tokens,
     independently for each row of a batch. A row ends at an ``eos_token_id`` (one or several) or when its text contains
-    one of ``stop_strings``, and is padded with ``pad_token_id``. docs/generation.md explains each option.
+    one of ``stop_strings``, and is padded with ``pad_token_id``. More than one of ``num_beams`` search the likeliest
+    texts (see beams.py), ``prompt_lookup_num_tokens`` drafts tokens from the text so far (see lookup.py).
+    docs/generation.md explains each option.
     """
 
     max_new_tokens: int | None = None
@@ -146,6 +150,11 @@ class Options:
     remove_invalid_values: bool = False
     renormalize_logits: bool = False
     num_return_sequences: int = 1
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int = 2
     output_logprobs: bool = False
     eos_token_id: tuple[int, ...] = ()
     pad_token_id: int | None = None
@@ -199,10 +208,14 @@ class Options:
                 value = getattr(self, name)
                 if value is not None and not fits(value):
                     raise TensorCommonsError(f"{name} must be {allowed}, not {quoted(value)}")
-        elif self.num_return_sequences > 1:
+        elif self.num_return_sequences > 1 and self.num_beams == 1:
             raise TensorCommonsError(
-                f"num_return_sequences={self.num_return_sequences} needs do_sample=True: "
-                "without sampling all sequences are the same"
+                f"num_return_sequences={self.num_return_sequences} needs do_sample=True or num_beams: "
+                "otherwise all sequences are the same"
+            )
+        if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
+            raise TensorCommonsError(
+                f"num_return_sequences={self.num_return_sequences} must be at most num_beams, which is {self.num_beams}"
             )
         for name in ("forced_bos_token_id", "forced_eos_token_id"):
             value = getattr(self, name)
@@ -211,6 +224,11 @@ class Options:
                 raise TensorCommonsError(
                     f"{name} {quoted(sorted(tokens)[:9])} is also in suppress_tokens: no token would remain"
                 )
+
+    @property
+    def copies(self) -> int:
+        """Rows that each prompt has during the generation."""
+        return max(self.num_beams, self.num_return_sequences)
 
     @property
     def padding(self) -> int:
@@ -258,6 +276,13 @@ def _truth(value: Any) -> bool:
     value = _plain(value)
     if type(value) is not bool:
         raise ValueError("True or False")
+    return value
+
+
+def _early_stopping(value: Any) -> bool | str:
+    value = _plain(value)
+    if type(value) is not bool and not (isinstance(value, str) and value == "never"):
+        raise ValueError('True, False or "never"')
     return value
 
 
@@ -317,7 +342,9 @@ def _decay(value: Any) -> tuple[int, float]:
 _any, _above_zero = _number("a number", lambda _: True), _number("a number above 0", lambda value: value > 0)
 READERS: dict[str, Callable[[Any], Any]] = {
     "max_new_tokens": _whole(1),
-    "num_return_sequences": _whole(1, MOST_SEQUENCES),
+    **dict.fromkeys(("num_return_sequences", "num_beams", "prompt_lookup_num_tokens"), _whole(1, MOST_SEQUENCES)),
+    "max_matching_ngram_size": lambda value: _whole(0)(value) or 2,
+    "early_stopping": _early_stopping,
     **dict.fromkeys(("max_length", "min_new_tokens", "min_length", "seed", "pad_token_id"), _whole(0)),
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "top_k"), _whole()),
     **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), _above_zero),
@@ -326,7 +353,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "bos_token_id", "eos_token_id"), _tokens(None)),
     **dict.fromkeys(("forced_eos_token_id", "decoder_start_token_id"), _tokens()),
     "forced_bos_token_id": _whole(0),
-    "max_time": _any,
+    **dict.fromkeys(("max_time", "length_penalty"), _any),
     "stop_strings": _strings,
     "bad_words_ids": _sequences,
     "sequence_bias": _biases,
@@ -348,9 +375,7 @@ DRAWN: tuple[tuple[str, Callable[[float], bool], str], ...] = (
 
 def _refusal(name: str, value: Any, what: str, *, in_call: bool) -> str:
     where = "this call" if in_call else f"the model's {FILE} or config.json"
-    remedy = (
-        "leave it out" if in_call else f"pass {name}={'1' if name == 'num_beams' else 'None'} to generate without it"
-    )
+    remedy = "leave it out" if in_call else f"pass {name}=None to generate without it"
     return f"{name}={quoted(value)} in {where} requests {what}, which is not supported: {remedy}"
 
 
@@ -365,7 +390,7 @@ def _remarks(given: Mapping[str, Any], options: Options) -> list[str]:
     ends = list(options.eos_token_id)
     remarks = {
         f"{sampling}: without effect unless do_sample=True": sampling and not options.do_sample,
-        f"{beams}: without effect unless num_beams is above 1": beams,
+        f"{beams}: without effect unless num_beams is above 1": beams and options.num_beams == 1,
         f"{outputs}: without effect, since generate() returns the tokens": outputs,
         "max_new_tokens and max_length are both set: max_new_tokens is used": (
             options.max_new_tokens is not None and options.max_length is not None

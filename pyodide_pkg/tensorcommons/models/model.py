@@ -30,6 +30,7 @@ from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared, arguments_of, example_inputs
 from .batch import Batch
+from .beam_session import BeamSession
 from .decode_programs import DecodePrograms
 from .decoder import Decoder, product_of
 from .generation import GenerationSession, complete, stream
@@ -179,7 +180,8 @@ class Model:
         with the start token instead of the prompt. ``options`` are those of
         :class:`~tensorcommons.models.generation_options.Options`; they override the model's own
         (``generation_config.json``, or ``config.json`` if that is missing). With ``num_return_sequences`` n, each
-        prompt has n consecutive rows. ``on_token`` gets the tokens (batch,) of each step.
+        prompt has n consecutive rows, with ``num_beams`` its best texts, the best one first. ``on_token`` gets the
+        tokens (batch,) of each step; with beams it is refused.
 
         With ``output_logprobs=True`` the result is a pair: the tokens, and the logarithms of the probabilities of the
         new ones, (batch, new) float32, after all processors and filters, NaN for padding. ``on_token`` then gets pairs.
@@ -204,16 +206,22 @@ class Model:
         >>> manager.close()
         """
         check_listener("on_token", on_token)
-        return await complete(self._session(input_ids, attention_mask, options), on_token)
+        session = self._session(input_ids, attention_mask, options)
+        if on_token is not None:
+            session.check_streaming()
+        return await complete(session, on_token)
 
     def stream(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> AsyncIterator[Any]:
         """Generate as :meth:`generate` does, as an iterator over the tokens (batch,) of each step.
 
-        With ``output_logprobs=True`` it yields pairs of the tokens and their log-probabilities.
+        With ``output_logprobs=True`` it yields pairs of the tokens and their log-probabilities. Several beams
+        (``num_beams``) are refused: their tokens are known when the search ends.
 
         Closing the iterator, or cancelling the loop, frees the memory of the generation.
         """
-        return stream(self._session(input_ids, attention_mask, options))
+        session = self._session(input_ids, attention_mask, options)
+        session.check_streaming()
+        return stream(session)
 
     async def prefill(self, input_ids: Any, attention_mask: Any = None) -> None:
         """Compute keys and values of prompts (batch, sequence) ahead, so that texts that begin with them begin sooner.
@@ -258,9 +266,8 @@ class Model:
         chosen = Options.of(self.architecture.generation, options)
         decode = self.tokenizer.decode if self.tokenizer is not None else None
         checks = options.get("pad_token_id") is not None
-        return GenerationSession(
-            self, self.architecture, input_ids, attention_mask, chosen, decode, checks_padding=checks
-        )
+        kind = BeamSession if chosen.num_beams > 1 else GenerationSession
+        return kind(self, self.architecture, input_ids, attention_mask, chosen, decode, checks_padding=checks)
 
     def batch(self) -> Batch:
         """Return the generations on the current device. Raises TensorReleased after :meth:`unload`."""

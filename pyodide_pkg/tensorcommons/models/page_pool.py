@@ -361,10 +361,15 @@ def table(texts: Sequence[Text], counts: Sequence[int], width: int, ahead: Seque
 
 def _copies(pages: Sequence[int]) -> Array:
     """Return a table of one full page a row, of few different numbers of rows."""
-    made = np.full((1 << (len(pages) - 1).bit_length(), PAGES + 1), (0, 0, -1), np.int32)
+    made = np.full((copies_of(len(pages)), PAGES + 1), (0, 0, -1), np.int32)
     made[: len(pages), NEW] = PAGE
     made[: len(pages), PAGES] = pages
     return made
+
+
+def copies_of(count: int) -> int:
+    """Return the rows of the tables for ``count`` copies."""
+    return 1 << (count - 1).bit_length()
 
 
 def pages_of(tokens: int) -> int:

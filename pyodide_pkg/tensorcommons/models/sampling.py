@@ -1,7 +1,8 @@
 """Choose the next token: the most likely one, or a sample from the tokens that top-k, top-p and so on keep.
 
 Scores are float32 (batch, vocabulary). After the processors of ``logits_process.py`` they are filtered in NumPy, in the
-order of ``transformers``: temperature, top-h, top-k, top-p, min-p, typical, epsilon, eta, renormalization.
+order of ``transformers``: temperature, top-h, top-k, top-p, min-p, typical, epsilon, eta, renormalization. Filters keep
+``least`` tokens or more: one, with beams so many that one remains beside all end tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TensorCommonsError
-from ..ops.choosing import NOT_A_NUMBER, Scores, draw, keep_min_p, keep_top_k, keep_top_p, only, softmax, temper
+from ..ops.choosing import NOT_A_NUMBER, Scores, draw, keep_min_p, keep_top_k, keep_top_p, only, softmax, temper, within
 from .decode_programs import LOGITS, Choice
 from .generation_options import Options
 from .logits_process import Ids, Processor, Prompt, build, renormalize
@@ -20,10 +21,10 @@ from .logits_process import Ids, Processor, Prompt, build, renormalize
 TOP_H_TOKENS = 100  # tokens: top-h keeps some of so many of the most likely ones
 
 
-def keep_top_h(scores: Scores, part: float) -> Scores:
+def keep_top_h(scores: Scores, part: float, least: int = 1) -> Scores:
     """Keep the most likely tokens whose entropy is at most ``part`` of the total (https://arxiv.org/abs/2509.02510).
 
-    Both entropies are those of the 100 most likely tokens.
+    Both entropies are those of the 100 most likely tokens. Of these filters only this one ignores ``least``.
     """
     count = min(TOP_H_TOKENS, scores.shape[1])
     order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
@@ -32,7 +33,7 @@ def keep_top_h(scores: Scores, part: float) -> Scores:
     return _kept_in_order(scores, order, stays)
 
 
-def keep_typical(scores: Scores, mass: float) -> Scores:
+def keep_typical(scores: Scores, mass: float, least: int = 1) -> Scores:
     """Keep typical tokens (Meister et al., 2022, https://arxiv.org/abs/2202.00666).
 
     These are the tokens whose information is nearest to the entropy, as many as reach probability ``mass``.
@@ -46,19 +47,19 @@ def keep_typical(scores: Scores, mass: float) -> Scores:
     reached = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1, dtype=np.float32)
     last = np.minimum((reached < np.float32(mass)).sum(axis=1, keepdims=True), scores.shape[1] - 1)
     stays = ~(ordered > np.take_along_axis(ordered, last, axis=1))
-    return _kept_in_order(scores, order, stays)
+    return _kept_in_order(scores, order, stays, least)
 
 
-def keep_epsilon(scores: Scores, cutoff: float) -> Scores:
+def keep_epsilon(scores: Scores, cutoff: float, least: int = 1) -> Scores:
     """Keep tokens with a probability of at least ``cutoff`` (Hewitt et al., 2022, https://arxiv.org/abs/2210.15191)."""
-    return only(scores, (softmax(scores) >= np.float32(cutoff)) | (scores == scores.max(axis=1, keepdims=True)))
+    return only(scores, (softmax(scores) >= np.float32(cutoff)) | within(scores, least))
 
 
-def keep_eta(scores: Scores, cutoff: float) -> Scores:
+def keep_eta(scores: Scores, cutoff: float, least: int = 1) -> Scores:
     """Keep tokens as :func:`keep_epsilon`, with a lower cutoff if the entropy is high (the same paper)."""
     entropy = _entropy_terms(scores).sum(axis=1, keepdims=True)
-    least = np.minimum(np.float32(cutoff), np.sqrt(np.float32(cutoff)) * np.exp(-entropy))
-    return only(scores, (softmax(scores) >= least) | (scores == scores.max(axis=1, keepdims=True)))
+    lowered = np.minimum(np.float32(cutoff), np.sqrt(np.float32(cutoff)) * np.exp(-entropy))
+    return only(scores, (softmax(scores) >= lowered) | within(scores, least))
 
 
 def _entropy_terms(scores: Scores) -> Scores:
@@ -69,17 +70,20 @@ def _entropy_terms(scores: Scores) -> Scores:
 
 
 def _kept_in_order(
-    scores: Scores, order: np.ndarray[Any, np.dtype[np.int_]], stays: np.ndarray[Any, np.dtype[np.bool_]]
+    scores: Scores,
+    order: np.ndarray[Any, np.dtype[np.int_]],
+    stays: np.ndarray[Any, np.dtype[np.bool_]],
+    least: int = 1,
 ) -> Scores:
-    """Keep the tokens of ``order`` (batch, tokens) that ``stays`` selects, and the first one."""
-    stays[:, 0] = True
+    """Keep the tokens of ``order`` (batch, tokens) that ``stays`` selects, and the first ``least`` ones."""
+    stays[:, :least] = True
     kept = np.zeros(scores.shape, bool)
     np.put_along_axis(kept, order, stays, axis=1)
     return only(scores, kept)
 
 
 #: Option -> (a test of whether a value has an effect, the filter), in the order of application.
-WARPERS: dict[str, tuple[Callable[[float], bool], Callable[[Scores, Any], Scores]]] = {
+WARPERS: dict[str, tuple[Callable[[float], bool], Callable[[Scores, Any, int], Scores]]] = {
     "top_h": (lambda value: True, keep_top_h),
     "top_k": (lambda value: value > 0, keep_top_k),
     "top_p": (lambda value: value < 1, keep_top_p),
@@ -109,6 +113,7 @@ class Sampler:
         self._rows, self._prompt, self._vocab_size = rows, prompt.length, vocab_size
         self._numbers: tuple[int, Scores] = (-1, np.empty((rows, 0), np.float32))
         self._processors: list[Processor] = build(options, prompt, vocab_size)
+        self._least = max(2, 1 + len(options.eos_token_id)) if options.num_beams > 1 else 1
         set_ones = {name: getattr(options, name) for name in WARPERS if getattr(options, name) is not None}
         self._filters = {
             name: value for name, value in set_ones.items() if options.do_sample and WARPERS[name][0](value)
@@ -119,8 +124,10 @@ class Sampler:
 
         Every device takes the likeliest token of unchanged logits. One that ``samples`` applies the repetition penalty,
         the temperature and the filters :data:`ON_DEVICES`, too. With any other option that has an effect, the host
-        chooses from the logits.
+        chooses from the logits; it does with beams.
         """
+        if self.options.num_beams > 1:
+            return LOGITS
         penalizes = self.options.repetition_penalty != 1
         if len(self._processors) > penalizes or not self._filters.keys() <= ON_DEVICES:
             return LOGITS
@@ -152,6 +159,15 @@ class Sampler:
             self._numbers = block, numbers.reshape(self._rows, AT_ONCE)
         return self._numbers[1][:, step]
 
+    def several(self, step: int, prompts: int, count: int) -> Scores:
+        """Return ``count`` random numbers, from 0 to below 1, for each prompt: those of the new token ``step``.
+
+        They are a function of the seed, the prompt's number and the step alone: multiples of 2**-24.
+        """
+        counters = ([0, step, prompt, 1] for prompt in range(prompts))
+        bits = np.stack([np.random.Philox(key=self._key, counter=each).random_raw(count) for each in counters])
+        return (bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+
     def scores(self, logits: Scores, ids: Ids) -> Scores:
         """Apply every processor and filter to ``logits``, given all tokens so far (batch, sequence)."""
         o, scores = self.options, logits
@@ -161,7 +177,7 @@ class Sampler:
             if o.temperature != 1:
                 scores = temper(scores, o.temperature)
             for name, value in self._filters.items():
-                scores = WARPERS[name][1](scores, value)
+                scores = WARPERS[name][1](scores, value, self._least)
         return renormalize(ids, scores) if o.renormalize_logits else scores
 
     def logprobs(self, logits: Scores, ids: Ids, chosen: Ids) -> Scores:

@@ -33,24 +33,31 @@ def temper(scores: Scores, temperature: float) -> Scores:
         return scores / max(np.float32(temperature), np.finfo(np.float32).tiny)
 
 
-def keep_top_k(scores: Scores, count: int) -> Scores:
-    """Keep the ``count`` largest scores and those equal to the last of them; the others become minus infinity."""
+def keep_top_k(scores: Scores, count: int, least: int = 1) -> Scores:
+    """Keep the ``count`` or ``least`` largest scores, and those equal to the last; the others become minus infinity."""
+    return np.where(within(scores, max(count, least)), scores, np.float32(-np.inf))
+
+
+def within(scores: Scores, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Select the ``count`` largest scores of each row, those equal to the last of them, and NaN."""
     count = min(count, scores.shape[1])
-    least = np.partition(scores, -count, axis=1)[:, -count, None]
-    return np.where(scores < least, np.float32(-np.inf), scores)
+    selected: np.ndarray[Any, np.dtype[np.bool_]] = ~(scores < np.partition(scores, -count, axis=1)[:, -count, None])
+    return selected
 
 
-def keep_top_p(scores: Scores, part: float) -> Scores:
-    """Keep the most likely tokens that together reach probability ``part``, at least one (Holtzman et al., 2020)."""
-    return np.stack([_nucleus(row, part) for row in scores])
+def keep_top_p(scores: Scores, part: float, least: int = 1) -> Scores:
+    """Keep the most likely tokens that together reach probability ``part`` (Holtzman et al., 2020,
+    https://arxiv.org/abs/1904.09751), but ``least`` or more.
+    """
+    return np.stack([_nucleus(row, part, least) for row in scores])
 
 
-def _nucleus(row: Scores, part: float) -> Scores:
+def _nucleus(row: Scores, part: float, least: int) -> Scores:
     places = np.flatnonzero(row != -np.inf)  # keeps NaN, which the choice reports
     if not places.size:
         return row
     weights, rest = softmax(row[places]), 0.0
-    if places.size > FEW:  # sorting a whole vocabulary is slow, and mostly the first tokens reach ``part``
+    if places.size > FEW >= least:  # sorting a whole vocabulary is slow, and mostly the first tokens reach ``part``
         first = weights >= np.partition(weights, -FEW)[-FEW]
         reached = float(weights[first].sum(dtype=np.float64))
         if reached >= part:
@@ -58,19 +65,18 @@ def _nucleus(row: Scores, part: float) -> Scores:
     order = np.argsort(row[places], kind="stable")
     cumulative = rest + np.cumsum(weights[order], dtype=np.float64)
     stay = cumulative.astype(np.float32) > np.float32(1 - part)
-    stay[-1:] = True
+    stay[-least:] = True
     kept = np.full_like(row, -np.inf)
     kept[places[order[stay]]] = row[places[order[stay]]]
     return kept
 
 
-def keep_min_p(scores: Scores, part: float) -> Scores:
+def keep_min_p(scores: Scores, part: float, least: int = 1) -> Scores:
     """Keep tokens with at least ``part`` of the largest probability (Nguyen et al., 2024,
-    https://arxiv.org/abs/2407.01082).
+    https://arxiv.org/abs/2407.01082), but ``least`` or more.
     """
     weights = softmax(scores)
-    best = weights.max(axis=1, keepdims=True)
-    return only(scores, (weights >= np.float32(part) * best) | (weights == best))
+    return only(scores, (weights >= np.float32(part) * weights.max(axis=1, keepdims=True)) | within(weights, least))
 
 
 def only(scores: Scores, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Scores:
