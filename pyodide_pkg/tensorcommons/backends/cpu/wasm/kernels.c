@@ -12,6 +12,7 @@
 #include "elementwise.h"
 #include "halves.h"
 #include "norms.h"
+#include "paging.h"
 #include "positions.h"
 #include "products.h"
 #include "quantized.h"
@@ -20,7 +21,7 @@
 
 enum Kernel {
   PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK,
-  HALF_PRODUCT
+  HALF_PRODUCT, PAGED_ATTENTION
 };
 
 EXPORT(run)
@@ -42,6 +43,7 @@ void run(const int *at, const int *end) {
     case QUANTIZED_TAKE: quantized_take(record); break;
     case PACK: pack(record); break;
     case HALF_PRODUCT: half_product(record); break;
+    case PAGED_ATTENTION: paged_attention(record); break;
     }
   }
 }

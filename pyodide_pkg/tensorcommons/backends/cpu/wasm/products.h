@@ -39,6 +39,19 @@ INLINE void finish(int n, f32 *out, const f32 *bias, const f32 *residual, enum A
     UNROLL for (int j = 0; j < N; j++) sum[i][j] = MADD(v, w[j], sum[i][j]);                                           \
   }
 
+INLINE void dot_tile_of(const int M, const int N, int k, const f32 *a, int lda, int at, const f32 *const *b, f32 *c, int ldc,
+                        int step) {
+  f32x4 sum[M][N];
+  const f32 *x[M], *y[N];
+  UNROLL for (int i = 0; i < M; i++) UNROLL for (int j = 0; j < N; j++) sum[i][j] = splat(0);
+  UNROLL for (int i = 0; i < M; i++) x[i] = a + i * lda;
+  UNROLL for (int j = 0; j < N; j++) y[j] = b[j] + at;
+  int p = 0;
+  ROLLED for (; p + 4 <= k; p += 4) { DOT_STEP(wasm_v128_load) }
+  ROLLED for (; p < k; p++) { DOT_STEP(wasm_v128_load32_zero) }
+  UNROLL for (int i = 0; i < M; i++) UNROLL for (int j = 0; j < N; j++) c[i * ldc + j * step] = sum_of(sum[i][j]);
+}
+
 INLINE void dot_tile(const int M, const int N, int k, const f32 *a, int lda, const f32 *b, int ldb, f32 *c, int ldc,
                      int step) {
   f32x4 sum[M][N];
