@@ -106,6 +106,59 @@ def test_attention_is_that_of_numpy(lab):
     assert found["worst"] < 2e-5 and found["masked"] == 0
 
 
+PAGED = """
+from tensorcommons.ops.paging import paged_append, paged_mask, paged_rows
+
+rng = np.random.default_rng(0)
+draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+on = lambda array: tc.asarray(array, device=place.device)
+lengths, size, same = (70, 37), 16, {}
+cases = [(3, 1, 64, 64, 0), (7, 1, 20, 5, 0), (4, 2, 6, 33, 50), (2, 2, 8, 8, 3)]
+for heads, shared, width, value_width, window in cases:
+    keys, values = (np.full((20, shared, size, n), np.nan, np.float32) for n in (width, value_width))
+    pages = rng.permutation(20)[:12].reshape(2, 6)
+    whole = np.concatenate([np.int32([[0, length] for length in lengths]), pages], 1, dtype=np.int32)
+    q, k, v = draw(2, heads, 70, width), draw(2, shared, 70, width), draw(2, shared, 70, value_width)
+
+    @tc.compile
+    def step(q, k, v, keys, values, table):
+        keys, values = paged_append(keys, k, table), paged_append(values, v, table)
+        mask = paged_mask(table, q.shape[2], size, window)
+        found = paged_rows(keys, table), paged_rows(values, table)
+        return tc.scaled_dot_product_attention(q, *found, mask), keys, values
+
+    wanted, *_ = await step(*map(on, (q, k, v, keys, values, whole)))
+    wanted = await wanted.read()
+    kept, got = [on(keys), on(values)], np.zeros_like(wanted)
+    for first, last in [(0, 1), (1, 30), (30, 33), (33, 34), (34, 69), (69, 70)]:
+        table = whole.copy()
+        for row, length in enumerate(lengths):
+            table[row, :2] = min(first, length), min(last, length) - min(first, length)
+        part, *kept = await step(*(on(x[:, :, first:last]) for x in (q, k, v)), *kept, on(table))
+        got[:, :, first:last] = await part.read()
+    sizes = [slice(0, length) for length in lengths]
+    same[width] = all(np.array_equal(got[i, :, at], wanted[i, :, at]) for i, at in enumerate(sizes))
+    reference = tc.ops.registry.OPS["scaled_dot_product_attention"].reference
+    for row, length in enumerate(lengths):
+        own = np.arange(length)
+        seen = (own <= own[:, None]) & ((own > own[:, None] - window) | (not window))
+        operands = (x[row : row + 1, :, :length] for x in (q, k, v))
+        mask = np.broadcast_to(seen, (1, heads, length, length))
+        exact = reference(*operands, mask, scale=width**-0.5, causal=False)
+        same[width] = same[width] and bool(np.abs(wanted[row : row + 1, :, :length] - exact).max() < 2e-5)
+commands = {work.op.name: command.kernel for program in place.device.programs.values()
+            for command in place.device.backend.commands(program.executable.plan) for work in command.work}
+{"same": same, "kernels": {name: kernel for name, kernel in commands.items() if "paged" in name}}
+"""
+
+
+def test_attention_in_pages_has_the_bits_of_its_keys_alone(lab):
+    """The bits of a token are those of the whole text, in whatever pieces it comes and whatever rows are beside it."""
+    found = lab.run(PAGED, kind="cpu")
+    assert found["same"] == {"64": True, "20": True, "6": True, "8": True}
+    assert found["kernels"] == dict.fromkeys(("paged_append", "paged_attention"), "WebAssembly")
+
+
 EXTREMES = """
 one = tc.asarray(np.ones((4, 1), np.float32), device=place.device)
 refused = []
@@ -285,7 +338,7 @@ def test_steps_of_numpy_are_divided_so_that_a_run_can_be_cancelled(lab):
 
 
 CASES = (
-    *params("attention", "rotary", "kv_cache", "convolution", "chains", "full_range", "fuzz", kind="cpu"),
+    *params("attention", "rotary", "kv_cache", "paging", "convolution", "chains", "full_range", "fuzz", kind="cpu"),
     *("matmul.linear_residuals_fused_and_not", "matmul.linear_through_views", "matmul.matmul_batches_broadcast"),
     "matmul.matmul_keeps_nan_and_infinity",
     *("normalization.layer_norm_keeps_its_digits", "normalization.layer_norm_of_a_sum", "normalization.packed_rows"),
@@ -298,6 +351,7 @@ CASES = (
         for name in ("argmax", "cast", "concat", "equal", "isnan", "less", "logical_not", "where")
     ),
     *("conformance.op_quantized_linear", "conformance.op_quantized_rows"),
+    *("conformance.op_paged_append", "conformance.op_paged_rows", "conformance.op_paged_mask"),
     *("matmul.products_of_one_value_are_one_step", "rewriting.products_of_one_value_side_by_side"),
 )
 

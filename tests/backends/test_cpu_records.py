@@ -15,7 +15,9 @@ from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.cpu.record import MOST, SCRATCH, Record
 from tensorcommons.graph.elementwise_fusion import chain_elementwise
 from tensorcommons.graph.graph import Graph
+from tensorcommons.graph.paged_attention import attend_in_pages
 from tensorcommons.graph.plan import make_plan
+from tensorcommons.ops import paging
 
 
 @pytest.fixture
@@ -66,6 +68,7 @@ def test_the_words_of_a_record_are_as_many_as_it_says(cpu):
     q = tc.asarray(np.ones((2, 4, 5, 8), np.float32))
     x = tc.asarray(np.ones((6, 8), np.float32))
     ones, half = tc.asarray(np.ones(8, np.float32)), tc.asarray(np.ones((6, 8), np.float16))
+    pool, table = tc.asarray(np.ones((3, 4, 16, 8), np.float32)), tc.asarray(np.array([[5, 3, 1, 2]], np.int32))
     made = [
         tc.scaled_dot_product_attention(q, q, q, is_causal=True),
         tc.rms_norm(x, ones),
@@ -76,6 +79,9 @@ def test_the_words_of_a_record_are_as_many_as_it_says(cpu):
         tc.linear(x, half, np.ones(6, np.float32)),
         tc.matmul(x, tc.permute_dims(half, (1, 0))),
         tc.astype(half, "float32") + ones,
+        paging.paged_append(pool, q[:1, :, :3], table),
+        paging.paged_rows(pool, table),
+        paging.paged_mask(table, 5, 16, 3),
     ]
     for step in _plan(cpu, *made).steps:
         records = kernels.records_of(step)
@@ -118,3 +124,16 @@ def test_words_have_32_bits(cpu):
     assert Record((2**31 - 1, -(2**31), SCRATCH), 0).fits
     assert not Record((2**31,), 0).fits
     assert not Record((-(2**31) - 1,), 0).fits
+
+
+def test_attention_in_pages_is_one_step_whose_records_are_few_if_pages_are_many(cpu):
+    table = np.zeros((2, 2 + 4096), np.int32)
+    q, pool = tc.asarray(np.ones((2, 9, 1, 64), np.float32)), tc.asarray(np.ones((4096, 3, 16, 64), np.float32))
+    pages = tc.asarray(table)
+    rows, mask = paging.paged_rows(pool, pages), paging.paged_mask(pages, 1, 16)
+    graph = attend_in_pages(Graph([tc.scaled_dot_product_attention(q, rows, rows, mask).node]), cpu)
+    step, copy = make_plan(graph, cpu).plan.steps
+    records = kernels.records_of(step)
+    assert (step.op.name, copy.op.name) == ("paged_attention", "copy") and records is not None
+    assert all(len(record.words) == record.words[1] for record in records)
+    assert len(records) == 1 and records[0].words[2:4] == (0, 6), "a part for each row and each head of keys"

@@ -27,6 +27,7 @@ from ..facts import Facts, Rates
 from .code import Code, CodeRange, address_of, assemble
 from .elementwise import computes
 from .kernels import reads, records_of
+from .paging import attends
 from .record import loaded
 
 ADDRESSES = 2**32 - 2**16  # the largest size of WebAssembly's memory in bytes
@@ -118,6 +119,9 @@ class CpuBackend(Backend[Code]):
 
     def chains(self, op: Op, specs: Sequence[Spec], result: Spec) -> bool:
         return computes(op, specs, result) or not loaded()[0]
+
+    def attends_in_pages(self, operands: Sequence[Spec]) -> bool:
+        return loaded()[0] is not None and attends(operands)
 
     async def compile(self, plan: Plan) -> Code:
         return assemble(plan)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ...shapes import Layout
 from ..base import Op, Step
-from . import convolution, elementwise, positions, products, quantized, rows
+from . import convolution, elementwise, paging, positions, products, quantized, rows
 from .record import Kernel, Record, has_rows, loaded, rows_of
 
 KERNELS: dict[str, Kernel] = {
@@ -22,6 +22,10 @@ KERNELS: dict[str, Kernel] = {
     "log_softmax": rows.softmax,
     "rotary_embedding": positions.rotary,
     "kv_cache_append": positions.append,
+    "paged_append": paging.append,
+    "paged_rows": paging.read,
+    "paged_mask": paging.mask,
+    "paged_attention": paging.attention,
     "conv2d": convolution.conv2d,
     "quantized_linear": quantized.linear,
     "quantized_rows": quantized.take,
@@ -33,6 +37,8 @@ KERNELS: dict[str, Kernel] = {
 PRODUCTS = {"linear", "matmul", "scaled_dot_product_attention"}
 # the leading axes of their operands are one in memory
 WHOLE = {"layer_norm", "rms_norm", "softmax", "log_softmax", "quantized_linear"}
+# the operand whose rows may lie apart; pools and tables are read whole
+PAGED = {"paged_append": 1, "paged_rows": None, "paged_mask": None, "paged_attention": 0}
 
 
 def records_of(step: Step) -> list[Record] | None:
@@ -58,4 +64,6 @@ def reads(op: Op, position: int, layout: Layout) -> bool:
         return has_rows(layout) or (is_weight and (layout.strides[-2] == 1 or layout.shape[-2] <= 1))
     if op.name == "rotary_embedding":
         return layout.is_contiguous if position in (1, 2) else position == 3 or has_rows(layout)
+    if op.name in PAGED:
+        return has_rows(layout) if position == PAGED[op.name] else layout.is_contiguous
     return op.name != "kv_cache_append" or position != 1 or has_rows(layout)

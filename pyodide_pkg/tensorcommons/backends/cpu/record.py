@@ -21,6 +21,7 @@ from ..base import Operand, Step
 # as in kernels.c
 PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND = range(9)
 CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK, HALF_PRODUCT = range(9, 14)
+PAGED_APPEND, PAGED_ROWS, PAGED_MASK, PAGED_ATTENTION = range(14, 18)
 MODULES = {"relaxed": "WebAssembly with relaxed SIMD", "plain": "WebAssembly with SIMD"}
 NUMBERS = 64  # floats of the scratch memory that kernels use for constants
 # Multiply-adds of a record, or other work of their time, about 12 ms: a run can be cancelled between two records. A row

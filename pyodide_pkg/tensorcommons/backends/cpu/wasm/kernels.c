@@ -21,7 +21,7 @@
 
 enum Kernel {
   PRODUCT, ATTENTION, NORM, TAKE, EACH, SOFTMAX, REDUCE, ROTARY, APPEND, CONVOLUTION, QUANTIZED, QUANTIZED_TAKE, PACK,
-  HALF_PRODUCT, PAGED_ATTENTION
+  HALF_PRODUCT, PAGED_APPEND, PAGED_ROWS, PAGED_MASK, PAGED_ATTENTION
 };
 
 EXPORT(run)
@@ -43,6 +43,9 @@ void run(const int *at, const int *end) {
     case QUANTIZED_TAKE: quantized_take(record); break;
     case PACK: pack(record); break;
     case HALF_PRODUCT: half_product(record); break;
+    case PAGED_APPEND: paged_append(record); break;
+    case PAGED_ROWS: paged_rows(record); break;
+    case PAGED_MASK: paged_mask(record); break;
     case PAGED_ATTENTION: paged_attention(record); break;
     }
   }

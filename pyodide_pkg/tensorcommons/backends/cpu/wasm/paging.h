@@ -120,7 +120,7 @@ INLINE void page_scores(int m, int tokens, int pages, int k, const f32 *a, const
 INLINE void add_tokens(const int M, int n, const f32 *a, int lda, const f32 *const *b, int at, f32 *c, int ldc) {
   f32x4 v[M][ABREAST];
   const f32 *y[ABREAST];
-  UNROLL for (int i = 0; i < M; i++) UNROLL for (int t = 0; t < ABREAST; t++) v[i][t] = splat(a[i * lda + t]);
+  UNROLL for (int i = 0; i < M; i++) UNROLL for (int t = 0; t < ABREAST; t++) v[i][t] = wasm_v128_load32_splat(a + i * lda + t);
   UNROLL for (int t = 0; t < ABREAST; t++) y[t] = b[t] + at;
   ROLLED for (int j = 0; j + 4 <= n; j += 4) {
     f32x4 sum[M];
@@ -175,16 +175,17 @@ INLINE void token_tiles(const int M, const int P, int n, int count, const f32 *a
   for (; j + 4 <= n; j += 4) token_tile(M, 1, P, count, a, lda, b, at + j, n, c + j, n);
 }
 
+#define ADD_TOKENS(M)                                                                                                  \
+  for (int p = 0; p < count; p++)                                                                                      \
+    add_tokens(M, n, a + i * lda + ABREAST * p, lda, b, at + p * n, c + i * n, n);
+
 // `m` rows by `count` tokens of four pages, of which those from `pages` on are zeros, from element `at` of each on, added to rows of `n` results.
 INLINE void page_values(int m, int n, int count, int pages, const f32 *a, int lda, const f32 *const *b, int at, f32 *c) {
   int i = 0;
   if (m <= STREAMED) {
-    for (int p = 0; p < count; p++) {
-      const f32 *x = a + ABREAST * p;
-      for (i = 0; i + 3 <= m; i += 3) add_tokens(3, n, x + i * lda, lda, b, at + p * n, c + i * n, n);
-      if (m - i == 2) add_tokens(2, n, x + i * lda, lda, b, at + p * n, c + i * n, n);
-      if (m - i == 1) add_tokens(1, n, x + i * lda, lda, b, at + p * n, c + i * n, n);
-    }
+    for (; i + 3 <= m; i += 3) ADD_TOKENS(3)
+    for (; i + 2 <= m; i += 2) ADD_TOKENS(2)
+    if (i < m) ADD_TOKENS(1)
   } else {
     for (; i + 4 <= m; i += 4) {
       if (pages > 3) token_tiles(4, 4, n, count, a + i * lda, lda, b, at, c + i * n);
