@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.device import Device
-from ..errors import MemoryBudgetError
+from ..errors import MemoryBudgetError, TensorReleased
 from ..ops.paging import BEFORE, NEW, PAGES
 from ..tensor import Tensor
 from .decode_programs import Array, Arrays, Choice, DecodePrograms, Tensors
@@ -219,10 +219,17 @@ class PagePool:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Note a loss if a run failed that had begun: it has the pools."""
-        before = list(self._tensors.values())
+        """Note a loss if a run failed that had begun, since it has the pools.
+
+        Raises PagesLost if they were lost meanwhile.
+        """
+        before, losses = list(self._tensors.values()), self.losses
         try:
             yield
+        except TensorReleased:
+            if self.losses != losses:
+                raise PagesLost from None
+            raise
         except BaseException:
             if any(tensor.node.storage is None or not tensor.node.storage.is_resident for tensor in before):
                 self.lose()
