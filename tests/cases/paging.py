@@ -15,6 +15,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device, Tensor
 from tensorcommons.ops.paging import paged_append, paged_mask, paged_rows
+from tensorcommons.tensor import realize
 from tests.cases.hardware import hardware
 from tests.cases.support import NAN, near, numbers, on
 
@@ -116,6 +117,39 @@ async def halves(device: Device) -> None:
             y = await attend(*on(device, q, keys, values, table)).read()
             assert y.dtype == np.float16
             near(y, _attention(q, keys, values, table), 2e-3)
+
+
+async def a_step_of_one_token(device: Device) -> None:
+    """Products of one row around an append and attention: WebNN runs these as graphs of a decoding step."""
+    for before, new, missing, window in ((6, 1, None, 0), (8, 1, None, 3), (7, 1, 0, 0), (9, 1, 1, 5), (5, 0, None, 1)):
+        table = _table([(before, 0)], 4, before)
+        keys, values = _pool(table, 2, 8, 1), _pool(table, 2, 12, 100)
+        table[0, 1] = new
+        if missing is not None:
+            table[0, 2 + missing] = 99
+        x, *weights = (
+            numbers(*shape, seed=i) / 4 for i, shape in enumerate(((1, 1, 32), (32, 32), (16, 32), (24, 32), (5, 48)))
+        )
+        q, k, v = (x @ weight.T for weight in weights[:3])
+        q, k, v = (each.reshape(1, 1, heads, -1).transpose(0, 2, 1, 3) for each, heads in ((q, 4), (k, 2), (v, 2)))
+        filled = [np.array(each) for each in (keys, values)]
+        if new and missing != before // SIZE:
+            for pool, token in zip(filled, (k, v), strict=True):
+                pool[table[0, 2 + before // SIZE], :, before % SIZE] = token[0, :, 0]
+        wanted = _attention(q, *filled, table, window).transpose(0, 2, 1, 3).reshape(1, 1, -1) @ weights[3].T
+        row, *given, first, second, pages = on(device, x, *weights, keys, values, table)
+
+        def heads_of(number: int, count: int) -> Tensor:
+            y = tc.linear(row, given[number])  # noqa: B023
+            return tc.permute_dims(tc.reshape(y, (1, 1, count, -1)), (0, 2, 1, 3))
+
+        grown = paged_append(first, heads_of(1, 2), pages), paged_append(second, heads_of(2, 2), pages)
+        y = attend(heads_of(0, 4), *grown, pages, window)
+        y = tc.linear(tc.reshape(tc.permute_dims(y, (0, 2, 1, 3)), (1, 1, -1)), given[3])
+        await realize([y, *grown])
+        near(await y.read(), wanted)
+        for pool, exact in zip(grown, filled, strict=True):
+            near(await pool.read(), exact)
 
 
 async def many_keys(device: Device) -> None:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from ...shapes import size_of
 from ..base import Computation, Value
 from .multicore import Cut, Stage, staged
-from .pages import READ, WRITE
+from .pages import ATTEND, READ, WRITE
 
-CACHED = (WRITE.name, READ.name, "scaled_dot_product_attention")
+CACHED = (WRITE.name, READ.name, ATTEND.name, "scaled_dot_product_attention")
 # Computed again by each graph that needs them, of values that are given or free themselves.
 FREE = ("arange", "broadcast_to", "reshape", "permute_dims", "astype")
 

@@ -124,17 +124,7 @@ def _attention(low: LoweringContext, value: Value) -> Operand:
     """
     b = low.b
     (q, k, v), mask = low.given(value)[:3], low.loose(value)[3:]
-    q, k, v = (b.cast(each, "float32") for each in (q, k, v))
-    batch, heads, queries, _ = q.shape
-    keys = k.shape[2]
-    shared = heads // k.shape[1]
-    q = scaled(b, q, float(cast(float, value.attrs["scale"])))
-    together = b.reshape(q, (batch, heads // shared, shared * queries, q.shape[3]))
-    if keys > shared * queries:
-        scores = b.transpose(b.matmul(k, b.transpose(together, (0, 1, 3, 2))), (0, 1, 3, 2))
-    else:
-        scores = b.matmul(together, b.transpose(k, (0, 1, 3, 2)))
-    scores = b.reshape(scores, (batch, heads, queries, keys))
+    scores = attention_scores(b, q, k, float(cast(float, value.attrs["scale"])))
     seeing = None
     if value.attrs["causal"]:
         seen = b.constant(np.tril(np.ones(scores.shape[-2:], np.uint8)), "uint8")
@@ -147,9 +137,28 @@ def _attention(low: LoweringContext, value: Value) -> Operand:
             mask = [b.where(seen, wide, b.number(-np.inf, wide))]
     if mask:
         scores, seeing = _masked(b, scores, mask[0])
-    weights = b.reshape(softmax(b, scores), (batch, heads // shared, shared * queries, keys))
-    y = b.reshape(b.matmul(weights, v), value.spec.shape)
+    y = attended(b, scores, v)
     return b.cast(y if seeing is None else b.binary("mul", y, seeing), value.spec.dtype.name)
+
+
+def attention_scores(b: GraphBuilder, q: Operand, k: Operand, scale: float) -> Operand:
+    """Return the scaled products of queries and keys, (batch, heads, queries, keys) in float32."""
+    q, k = b.cast(q, "float32"), b.cast(k, "float32")
+    batch, heads, queries, size = q.shape
+    shared, keys = heads // k.shape[1], k.shape[2]
+    together = b.reshape(scaled(b, q, scale), (batch, heads // shared, shared * queries, size))
+    if keys > shared * queries:
+        scores = b.transpose(b.matmul(k, b.transpose(together, (0, 1, 3, 2))), (0, 1, 3, 2))
+    else:
+        scores = b.matmul(together, b.transpose(k, (0, 1, 3, 2)))
+    return b.reshape(scores, (batch, heads, queries, keys))
+
+
+def attended(b: GraphBuilder, scores: Operand, v: Operand) -> Operand:
+    """Return the sums of values by the softmax of their scores, (batch, heads, queries, head_dim) in float32."""
+    batch, heads, queries, keys = scores.shape
+    weights = b.reshape(softmax(b, scores), (batch, v.shape[1], heads // v.shape[1] * queries, keys))
+    return b.reshape(b.matmul(weights, b.cast(v, "float32")), (batch, heads, queries, v.shape[3]))
 
 
 def _masked(b: GraphBuilder, scores: Operand, mask: Operand) -> tuple[Operand, Operand]:

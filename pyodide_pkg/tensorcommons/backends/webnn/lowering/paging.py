@@ -13,6 +13,7 @@ from ....shapes import Shape
 from ...base import Value
 from ..builder import MOVED, GraphBuilder, Operand
 from .context import LoweringContext, Rule
+from .matrices import attended, attention_scores
 
 BEFORE, NEW, PAGES = 0, 1, 2  # columns of a table; pages from the last one on
 
@@ -165,19 +166,51 @@ def _in_order(b: GraphBuilder, found: Operand, shape: Shape) -> Operand:
 
 
 def _mask(low: LoweringContext, value: Value) -> Operand:
-    b = low.b
-    (table,) = low.given(value)
-    queries, window = value.spec.shape[2], cast(int, value.attrs["window"])
-    rows, keys = table.shape[0], b.constant(np.arange(value.spec.shape[3])[None, None, None], "int32")
+    _, _, queries, keys = value.spec.shape
+    return _visible(low.b, low.given(value)[0], queries, keys, cast(int, value.attrs["window"]))
+
+
+def _visible(b: GraphBuilder, table: Operand, queries: int, keys: int, window: int) -> Operand:
+    """Return which keys each new token attends to: uint8 (rows, 1, queries, keys)."""
+    rows, places = table.shape[0], b.constant(np.arange(keys)[None, None, None], "int32")
     own = b.binary(
         "add",
         b.reshape(_column(b, table, BEFORE), (rows, 1, 1, 1)),
         b.constant(np.arange(queries)[None, None, :, None], "int32"),
     )
-    seen = [_not_lesser(b, own, keys), _lesser(b, keys, b.reshape(_end(b, table), (rows, 1, 1, 1)))]
+    seen = [_not_lesser(b, own, places), _lesser(b, places, b.reshape(_end(b, table), (rows, 1, 1, 1)))]
     if window:
-        seen.append(_lesser(b, b.binary("sub", own, b.number(window, own)), keys))
+        seen.append(_lesser(b, b.binary("sub", own, b.number(window, own)), places))
     return _all(b, *seen)
+
+
+def _seen(low: LoweringContext, value: Value) -> Operand:
+    """The keys that a token attends to and that have a page."""
+    b, (table,) = low.b, low.given(value)
+    keys = value.spec.shape[3]
+    pages, size, window = (cast(int, value.attrs[name]) for name in ("pages", "size", "window"))
+    return _all(b, _visible(b, table, 1, keys, window), b.reshape(_tokens(b, table, pages, size), value.spec.shape))
+
+
+def _unseen_scores(low: LoweringContext, value: Value) -> Operand:
+    """The scores of keys that are not seen: 0 for zeros without a page, and where a token sees none; else -inf."""
+    b, (table, seen) = low.b, low.given(value)
+    visible = _visible(b, table, 1, value.spec.shape[3], cast(int, value.attrs["window"]))
+    missing = _all(b, visible, b.unary("logicalNot", seen, operand="a"))
+    some = b.reduce("reduceMax", b.cast(visible, "float32"), [3], True)
+    zero = b.binary("logicalOr", missing, b.binary("lesserOrEqual", some, b.number(0, some), "uint8"))
+    return b.where(zero, b.number(0, some), b.number(-np.inf, some))
+
+
+def _attend(low: LoweringContext, value: Value) -> Operand:
+    """Attention of one token. What is in unseen slots, such as NaN, reaches neither its scores nor its sum."""
+    b, (query, keys, values, places, seen, unseen) = low.b, low.given(value)
+    shape = (1, keys.shape[1], seen.shape[3], keys.shape[3])
+    keys = _in_order(b, _found(b, keys, places), shape)
+    scores = attention_scores(b, query, keys, float(cast(float, value.attrs["scale"])))
+    sizes = (*shape[:3], values.shape[3])
+    values = _read(b, values, places, b.reshape(seen, (1, 1, shape[2], 1)), sizes)
+    return b.cast(attended(b, b.where(seen, scores, unseen), values), value.spec.dtype.name)
 
 
 RULES: dict[str, Rule] = {"paged_append": _append, "paged_rows": _rows, "paged_mask": _mask}
@@ -188,4 +221,7 @@ SHARED: dict[str, Rule] = {
     "page_places": _place_numbers,
     "page_tokens": _place_tokens,
     "page_read": _read_from_places,
+    "page_seen": _seen,
+    "page_unseen_scores": _unseen_scores,
+    "page_attention": _attend,
 }
