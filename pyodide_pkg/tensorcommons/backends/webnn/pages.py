@@ -18,24 +18,24 @@ from ..base import Attributes, Computation, Op, Spec, Value
 PAGES = 2  # first column of a table with a page, see ops/paging.py
 
 
-def _like_pool(specs: Sequence[Spec], _: Attributes) -> Spec:
+def _first(specs: Sequence[Spec], _: Attributes) -> Spec:
     return specs[0]
 
 
-def _unused(*_: Any, **__: Any) -> Any:
-    raise NotImplementedError
+def _not_elsewhere(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError("only WebNN computes this, by the rule of lowering/paging.py")
 
 
-def _facts(name: str) -> Op:
-    return Op(name, _like_pool, _unused)
+def _op(name: str, **costs: Any) -> Op:
+    return Op(name, _first, _not_elsewhere, **costs)
 
 
 # Of a table: bool (pages, 1, size, 1), int32 (count,) and bool (1, 1, count * size, 1). Attributes: pages and size.
-SLOTS, PLACES, TOKENS = _facts("page_slots"), _facts("page_places"), _facts("page_tokens")
-SEEN = _facts("page_seen")  # of a table: bool (1, 1, 1, count * size). Attributes: also the window
-UNSEEN = _facts("page_unseen_scores")  # of a table and SEEN: float32 (1, 1, 1, count * size). Attribute: the window
+SLOTS, PLACES, TOKENS = _op("page_slots"), _op("page_places"), _op("page_tokens")
+SEEN = _op("page_seen")  # of a table: bool (1, 1, 1, count * size). Attributes: also the window
+UNSEEN = _op("page_unseen_scores")  # of a table and SEEN: float32 (1, 1, 1, count * size). Attribute: the window
 # Of a pool, new tokens and slots; and of a pool, places and tokens.
-WRITE, READ = _facts("page_write"), _facts("page_read")
+WRITE, READ = _op("page_write"), _op("page_read")
 
 
 def _multiply_adds(specs: Sequence[Spec], _: Spec, __: Attributes) -> int:
@@ -43,7 +43,7 @@ def _multiply_adds(specs: Sequence[Spec], _: Spec, __: Attributes) -> int:
 
 
 # Of a query, the pools of keys and values, places, and the values of SEEN and UNSEEN. Attribute: scale.
-ATTEND = Op("page_attention", _like_pool, _unused, multiply_adds=_multiply_adds)
+ATTEND = _op("page_attention", multiply_adds=_multiply_adds)
 
 
 def with_places(computation: Computation) -> Computation:
