@@ -73,8 +73,8 @@ class Op:
     ``elementwise`` ops give each element of the result from the elements at its place: chains of them become one.
     ``epilogue``: a product can apply the op to its result, as its ``activation``. ``takes_epilogue``: a product that
     does so, and adds a last operand with ``residual``.
-    ``in_place`` ops write some elements of their first input, and nothing else: the plan puts that input where the
-    result shall be, and kernels write what is new.
+    ``in_place(*arrays, **attrs)`` is there for ops that write some elements of their first input, and nothing else: it
+    writes them to this array. The plan puts that input where the result shall be, and kernels write what is new.
 
     The cost of one execution: ``multiply_adds`` of products, and ``operations``, all other arithmetic (by default one
     an element for elementwise ops, else none). ``traffic`` is the bytes that memory has to move at least, where that
@@ -87,7 +87,7 @@ class Op:
     view: Callable[[Layout, Attributes], Layout | None] | None = None
     memory_order: tuple[int, ...] | None = None
     elementwise: bool = False
-    in_place: bool = False
+    in_place: Callable[..., None] | None = None
     epilogue: bool = False
     takes_epilogue: bool = False
     multiply_adds: Cost = _nothing

@@ -8,7 +8,7 @@ phase (:mod:`~.rewrite`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..backends.backend import Backend
@@ -22,13 +22,21 @@ from .rewrite import Replacement, rewritten
 TURNS = 3  # operands of a rotation: cos, sin and positions
 
 
-def _rotated(name: str, place: int, base: Callable[[], Op], **options: Any) -> Op:
+def _rotated(name: str, place: int, base: Callable[[], Op], *, in_place: bool = False, **options: Any) -> Op:
     """Make the op that rotates input ``place`` of ``base`` first; cos, sin and positions follow the inputs of that."""
 
-    def reference(*arrays: Any, interleaved: bool, **attrs: Any) -> Any:
+    def rotated(arrays: Sequence[Any], interleaved: bool) -> list[Any]:
         operands, turns = list(arrays[:-TURNS]), arrays[-TURNS:]
         operands[place] = OPS["rotary_embedding"].reference(operands[place], *turns, interleaved=interleaved)
-        return base().reference(*operands, **attrs)
+        return operands
+
+    def reference(*arrays: Any, interleaved: bool, **attrs: Any) -> Any:
+        return base().reference(*rotated(arrays, interleaved), **attrs)
+
+    def write(*arrays: Any, interleaved: bool, **attrs: Any) -> None:
+        append = base().in_place
+        assert append is not None
+        append(*rotated(arrays, interleaved), **attrs)
 
     return Op(
         f"rotated_{name}",
@@ -36,6 +44,7 @@ def _rotated(name: str, place: int, base: Callable[[], Op], **options: Any) -> O
         reference,
         multiply_adds=lambda specs, result, attrs: base().multiply_adds(specs[:-TURNS], result, attrs),
         traffic=lambda specs, result, attrs: base().bytes_moved(specs[:-TURNS], result, attrs),
+        in_place=write if in_place else None,
         **options,
     )
 

@@ -15,7 +15,7 @@ from ..graph.constant import constant
 from ..shapes import Shape, broadcast_shapes, size_of
 from ..tensor import Tensor, TensorLike, as_tensor, asarray
 from .layout import broadcast_to, reshape
-from .registry import apply, as_float32, define
+from .registry import apply, as_float32, define, written_copy
 
 
 def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -175,13 +175,11 @@ def _infer_append(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     return cache
 
 
-def _append(cache: Any, update: Any, position: Any) -> Any:
-    result = np.array(cache)
+def _append(cache: Any, update: Any, position: Any) -> None:
     for batch, first in enumerate(position):
         rows = int(first) + np.arange(update.shape[2])
         there = (rows >= 0) & (rows < cache.shape[2])
-        result[batch][:, rows[there]] = update[batch][:, there]
-    return result
+        cache[batch][:, rows[there]] = update[batch][:, there]
 
 
 def _append_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int:
@@ -189,7 +187,9 @@ def _append_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> i
     return 2 * specs[1].nbytes + specs[2].nbytes
 
 
-APPEND = define("kv_cache_append", _infer_append, _append, in_place=True, traffic=_append_traffic)
+APPEND = define(
+    "kv_cache_append", _infer_append, written_copy(_append), in_place=_append, traffic=_append_traffic
+)  # fmt: skip
 
 
 def kv_cache_append(cache: TensorLike, update: TensorLike, position: TensorLike) -> Tensor:

@@ -16,7 +16,7 @@ from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..tensor import Tensor
-from .registry import apply, define
+from .registry import apply, define, written_copy
 
 BEFORE, NEW, PAGES = 0, 1, 2  # columns of a table; pages from the last one on
 
@@ -44,14 +44,13 @@ def _infer_append(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     return pool
 
 
-def _append(pool: Any, update: Any, table: Any) -> Any:
-    result, size = np.array(pool), pool.shape[2]
+def _append(pool: Any, update: Any, table: Any) -> None:
+    size = pool.shape[2]
     for row, (before, new, *pages) in enumerate(table.tolist()):
         for i in range(min(new, update.shape[2])):
             place, at = divmod(before + i, size)
             if 0 <= place < len(pages) and 0 <= pages[place] < len(pool):
-                result[pages[place], :, at] = update[row, :, i]
-    return result
+                pool[pages[place], :, at] = update[row, :, i]
 
 
 def _infer_rows(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -62,12 +61,13 @@ def _infer_rows(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 def _rows(pool: Any, table: Any) -> Any:
     pages, heads, size, width = pool.shape
-    numbers = table[:, PAGES:]
-    found = pool[np.clip(numbers, 0, pages - 1)]  # (rows, count, heads, size, width)
-    places = np.arange(numbers.shape[1] * size).reshape(-1, size)
-    there = (places < _ends(table)[:, None, None]) & ((numbers >= 0) & (numbers < pages))[:, :, None]
-    found = np.where(there[:, :, None, :, None], found, np.zeros((), pool.dtype))
-    return found.transpose(0, 2, 1, 3, 4).reshape(len(table), heads, places.size, width)
+    y = np.zeros((len(table), heads, table.shape[1] - PAGES, size, width), pool.dtype)
+    for row, (end, numbers) in enumerate(zip(_ends(table).tolist(), table[:, PAGES:], strict=True)):
+        begun = np.arange(len(numbers)) * size < end
+        there = np.flatnonzero(begun & (numbers >= 0) & (numbers < pages))
+        y[row][:, there] = pool[numbers[there]].swapaxes(0, 1)
+        y[row].reshape(heads, -1, width)[:, max(end, 0) :] = 0
+    return y.reshape(len(table), heads, y.shape[2] * size, width)
 
 
 def _ends(table: Any) -> Any:
@@ -98,7 +98,7 @@ def _rows_traffic(specs: Sequence[Spec], result: Spec, attrs: Attributes) -> int
     return 2 * result.nbytes + specs[1].nbytes
 
 
-APPEND = define("paged_append", _infer_append, _append, in_place=True, traffic=_append_traffic)
+APPEND = define("paged_append", _infer_append, written_copy(_append), in_place=_append, traffic=_append_traffic)
 ROWS = define("paged_rows", _infer_rows, _rows, traffic=_rows_traffic)
 MASK = define("paged_mask", _infer_mask, _mask)
 

@@ -18,7 +18,7 @@ from ..graph.node import Node
 from ..shapes import Layout
 from ..tensor import Tensor, TensorLike, as_tensor
 
-__all__ = ["LARGEST", "OPS", "apply", "as_float32", "check_size", "define", "register"]
+__all__ = ["LARGEST", "OPS", "apply", "as_float32", "check_size", "define", "register", "written_copy"]
 
 LARGEST = 2**32  # bytes of a value: the address space of WebAssembly, and more than any WebGPU or WebNN buffer
 
@@ -30,7 +30,7 @@ def define(
     view: Callable[[Layout, Attributes], Layout | None] | None = None,
     memory_order: tuple[int, ...] | None = None,
     elementwise: bool = False,
-    in_place: bool = False,
+    in_place: Callable[..., None] | None = None,
     epilogue: bool = False,
     takes_epilogue: bool = False,
     **cost: Cost,
@@ -57,6 +57,17 @@ def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:
     if len(devices) > 1:
         raise DeviceMismatch(op.name, devices)
     return Tensor.symbolic(Node(op, attrs, tuple(tensor.node for tensor in tensors), spec), next(iter(devices), None))
+
+
+def written_copy(in_place: Callable[..., None]) -> Callable[..., Any]:
+    """Return the reference of an op that writes elements ``in_place``."""
+
+    def reference(first: Any, *others: Any, **attrs: Any) -> Any:
+        result = np.array(first)
+        in_place(result, *others, **attrs)
+        return result
+
+    return reference
 
 
 def check_size(what: str, spec: Spec) -> None:

@@ -170,7 +170,10 @@ class CpuBackend(Backend[Code]):
             executable.execute(part)
             return
         try:
-            view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
+            if step.op.in_place:
+                step.op.in_place(*map(view, step.inputs), **step.attrs)  # the first of them is where the result is
+            else:
+                view(step.output)[...] = step.op.reference(*map(view, step.inputs), **step.attrs)
         except MemoryError as error:
             raise DeviceMemoryError(self.kind, step.op.name, str(error)) from None
 
