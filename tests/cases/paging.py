@@ -136,7 +136,9 @@ async def a_step_of_one_token(device: Device) -> None:
         if new and missing != before // SIZE:
             for pool, token in zip(filled, (k, v), strict=True):
                 pool[table[0, 2 + before // SIZE], :, before % SIZE] = token[0, :, 0]
-        wanted = _attention(q, *filled, table, window).transpose(0, 2, 1, 3).reshape(1, 1, -1) @ weights[3].T
+        wanted = (
+            _attention(q, filled[0], filled[1], table, window).transpose(0, 2, 1, 3).reshape(1, 1, -1) @ weights[3].T
+        )
         row, *given, first, second, pages = on(device, x, *weights, keys, values, table)
 
         def heads_of(number: int, count: int) -> Tensor:
@@ -144,12 +146,12 @@ async def a_step_of_one_token(device: Device) -> None:
             return tc.permute_dims(tc.reshape(y, (1, 1, count, -1)), (0, 2, 1, 3))
 
         grown = paged_append(first, heads_of(1, 2), pages), paged_append(second, heads_of(2, 2), pages)
-        y = attend(heads_of(0, 4), *grown, pages, window)
-        y = tc.linear(tc.reshape(tc.permute_dims(y, (0, 2, 1, 3)), (1, 1, -1)), given[3])
+        found = attend(heads_of(0, 4), *grown, pages, window)
+        y = tc.linear(tc.reshape(tc.permute_dims(found, (0, 2, 1, 3)), (1, 1, -1)), given[3])
         await realize([y, *grown])
         near(await y.read(), wanted)
-        for pool, exact in zip(grown, filled, strict=True):
-            near(await pool.read(), exact)
+        for tensor, exact in zip(grown, filled, strict=True):
+            near(await tensor.read(), exact)
 
 
 async def many_keys(device: Device) -> None:
