@@ -13,6 +13,7 @@ from tensorcommons.models.decode_programs import DecodePrograms
 from tests.cases import Place, case_of, only
 from tests.cases.decoders import goldens, load
 from tests.cases.hardware import hardware
+from tests.cases.harness import let_go
 
 AGAIN = (
     "gpt2_writes",
@@ -63,13 +64,15 @@ async def tokens_chosen_on_the_device_are_those_of_the_host(place: Place) -> Non
         ("tiny-t5", {"do_sample": True, "repetition_penalty": 1.2}),
     )
     for name, options in calls:
-        model = await load(place, name, place.manager(activation_cache=False))  # pools have other parts by ``samples``
         found = []
         for samples in (False, True):
             with _several_steps(place, samples=samples):
+                model = await load(place, name)
                 found.append(await model.generate(prompts, mask, max_new_tokens=40, seed=5, pad_token_id=0, **options))
+                model.unload()
+                del model
+                await let_go()  # pools and programs have other parts by ``samples``
         np.testing.assert_array_equal(found[0], found[1], f"{name} {options}")
-        model.unload()
 
 
 for _name in AGAIN:
