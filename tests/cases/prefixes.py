@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 
 from tensorcommons import Model
-from tensorcommons.errors import TensorCommonsError
+from tensorcommons.errors import MemoryBudgetError, TensorCommonsError
 from tensorcommons.models.decode_programs import LOGITS, DecodePrograms
 from tensorcommons.models.decoder import PAGE
 from tensorcommons.models.page_pool import PagePool, Text
@@ -167,6 +167,34 @@ async def texts_reorder_as_beams_do(place: Place) -> None:
     for text in texts:
         pool.close(text)
     assert pool.pages_in_use == 0
+    model.unload()
+
+
+async def pages_found_while_the_pools_grow_stay(place: Place) -> None:
+    """A text that begins while another one waits for larger pools keeps the pages that it found."""
+    model = await load(place, "tiny-llama")
+    steps, pool, tokens = model.batch().steps, model.batch().pool, _prompt(3 * PAGE + 1)[0]
+    await model.prefill(tokens[None])
+    found, grow = Text(), DecodePrograms.grow
+
+    async def refused(steps: DecodePrograms, *arguments: Any) -> Any:
+        if not found.pages:
+            pool.begin(found, tokens)
+            raise MemoryBudgetError(1, 0, [], "there is none")
+        return await grow(steps, *arguments)
+
+    other = Text()
+    ids = _prompt((pool.capacity - 2) * PAGE, 1).astype(np.int32)
+    pool.begin(other, ids[0])
+    with (
+        patch.object(DecodePrograms, "grow", refused),
+        patch.object(PagePool, "capacity_for", lambda *_: 2 * len(ids[0])),
+    ):
+        (await pool.extend(steps, ids, [other], [ids.shape[1]], {}, {}, LOGITS)).release()
+    assert len(found.pages) == 3 and not set(found.pages) & set(other.pages)
+    assert pool.pages_in_use == len(found.pages) + len(other.pages)
+    pool.close(found)
+    pool.close(other)
     model.unload()
 
 

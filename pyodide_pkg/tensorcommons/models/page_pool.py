@@ -302,20 +302,15 @@ class PagePool:
 
         Raises MemoryBudgetError if neither suffices.
         """
-        free = [number for number, page in enumerate(self._pages) if not page.uses and page.key is None]
-        idle = [(page.last_use, -page.depth, n) for n, page in enumerate(self._pages) if not page.uses and page.key]
+        grows = True
+        while True:  # other texts find pages, and give theirs back, while the pools grow
+            unused = [(number, page) for number, page in enumerate(self._pages) if not page.uses]
+            free = [number for number, page in unused if page.key is None]
+            idle = [(page.last_use, -page.depth, number) for number, page in unused if page.key is not None]
+            if len(free) >= count or (not grows and len(unused) >= count):
+                break
+            grows = await self._grown(steps, self.pages_in_use + count, texts)
         heapq.heapify(idle)
-        needed = self.pages_in_use + count
-        for capacity in (self.capacity_for(steps, needed), capacity_of(needed)):
-            if len(free) < count and capacity > self.capacity:
-                before = self.capacity
-                try:
-                    await self._grow(steps, capacity, texts)
-                except MemoryBudgetError:
-                    if needed > self.capacity and capacity == capacity_of(needed):
-                        raise
-                else:
-                    free += range(before, capacity)
         while len(free) < count:
             number = heapq.heappop(idle)[2]
             key = self._pages[number].key
@@ -326,15 +321,32 @@ class PagePool:
         heapq.heapify(free)
         return free
 
+    async def _grown(self, steps: DecodePrograms, pages: int, texts: Sequence[Text]) -> bool:
+        """Grow the pools, in which texts shall have so many pages. Returns False if they are large enough.
+
+        Raises MemoryBudgetError if they have to grow and cannot.
+        """
+        for capacity in (self.capacity_for(steps, pages), capacity_of(pages)):
+            if capacity > self.capacity:
+                try:
+                    await self._grow(steps, capacity, texts)
+                except MemoryBudgetError:
+                    if pages > self.capacity and capacity == capacity_of(pages):
+                        raise
+                else:
+                    return True
+        return False
+
     def capacity_for(self, steps: DecodePrograms, pages: int) -> int:
         """Return the capacity of pools in which texts have so many pages.
 
-        There is room for as many pages of earlier texts, if they may take it; not where a step copies its pools.
+        There is room for as many pages of earlier texts, if they may take it and memory is free; not where a step
+        copies its pools.
         """
         page = sum(spec.nbytes for spec in steps.pools(1).values())
         budget = self.device.budget
         twice = capacity_of(2 * pages)
-        fits = (twice - pages) * page <= budget.idle_share * budget.usable
+        fits = (twice - pages) * page <= budget.idle_share * budget.usable and twice * page <= budget.free_bytes()
         return twice if fits and not self.device.backend.takes_graphs else capacity_of(pages)
 
     def _replace(self, tensors: Tensors, texts: Sequence[Text]) -> None:
