@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from tensorcommons import Model
 from tensorcommons.errors import MemoryBudgetError, TensorCommonsError
+from tensorcommons.models.batch import MOST_STEPS
 from tensorcommons.models.decode_programs import LOGITS, DecodePrograms
 from tensorcommons.models.decoder import PAGE
 from tensorcommons.models.page_pool import PagePool, Text
@@ -272,6 +274,28 @@ async def generations_together_write_what_they_write_alone(place: Place) -> None
 @long("webgpu", "webnn", "cpu")
 async def two_hundred_mixes_write_what_each_writes_alone(place: Place) -> None:
     await _mixes(place, range(200))
+
+
+async def steps_of_two_models_take_turns(place: Place) -> None:
+    """Neither of two models waits for more than a few steps of the other."""
+    manager = place.manager()
+    models = [await load(place, name, manager) for name in ("tiny-llama", "tiny-gpt2")]
+    order: list[int] = []
+
+    async def write(number: int) -> None:
+        def note(tokens: Any) -> None:
+            order.append(number)
+
+        await models[number].generate(_prompt(5), max_new_tokens=24, on_token=note, **GREEDY)
+
+    await asyncio.gather(write(0), write(1))  # compile
+    order.clear()
+    await asyncio.gather(write(0), write(1))
+    both = order[: len(order) - 1 - order[::-1].index(1 - order[-1]) + 1]  # while both were under way
+    longest = max(len(list(group)) for _, group in itertools.groupby(both))
+    assert longest <= 2 * MOST_STEPS if place.device.backend.chains_runs else longest <= 3, order
+    for model in models:
+        model.unload()
 
 
 async def a_run_that_fails_does_not_end_other_generations(place: Place) -> None:
