@@ -17,6 +17,7 @@ ASK = """async (source) => {
   while (!reply) { await run("1"); answered += 1; }
   return [answered, reply];
 }"""
+WAITING = 2  # messages that are answered even if Python answers none before it is done
 # Every step that may yield to the event loop does so: the test counts turns, not milliseconds.
 ALWAYS = "from tensorcommons.bridge import runtime; runtime.SLICE = -1.0"
 LOAD = f"""
@@ -26,7 +27,7 @@ last["from_cache"]
 """
 WORK = """
 def steps():
-    for _ in range(200):
+    for _ in range(2000):
         yield
 
 await runtime.in_slices(steps())
@@ -42,8 +43,8 @@ def asked(visit: Visit, source: str) -> tuple[int, Any]:
 
 def test_messages_are_answered_while_python_works(visit: Visit) -> None:
     visit.run(ALWAYS + "\nNone")
-    assert asked(visit, WORK)[0] > 20
+    assert asked(visit, WORK)[0] > WAITING
     answered, from_cache = asked(visit, LOAD)
-    assert answered > 20 and not from_cache
+    assert answered > WAITING and not from_cache
     answered, from_cache = asked(visit, LOAD)
-    assert answered > 20 and from_cache, "reads from storage must yield without waiting for a network"
+    assert answered > WAITING and from_cache, "reads from storage must yield without waiting for a network"
