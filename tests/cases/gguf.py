@@ -156,10 +156,8 @@ async def blocks_of_the_device_are_kept(place: Place) -> None:
     near(await _read(model, "logits"), await _read(dense, "logits"), 0.05)
 
 
-@only("webgpu", "webnn")
-async def a_file_alone_writes_texts(place: Place) -> None:
-    """Tokens, chats and the end of a text come from the metadata. Tokenizers run where there is JavaScript."""
-    files = files_for(place, "llama")
+def file_with_tokens(files: dict[str, bytes]) -> tuple[bytes, list[str]]:
+    """Make a GGUF file of a Llama's ``files`` that has a tokenizer and a chat template. Returns its tokens, too."""
     tensors = {name: stored("F16", array) for name, array in tensors_for("llama", files).items()}
     merges = ["t h", "th e", "\u0120 the", "a n"]
     tokens = ["<|end|>", *map(chr, range(33, 127)), "\u0120", *(merge.replace(" ", "") for merge in merges)]
@@ -168,8 +166,14 @@ async def a_file_alone_writes_texts(place: Place) -> None:
     words |= {"eos_token_id": 0, "padding_token_id": 0}
     data = {f"tokenizer.ggml.{key}": each for key, each in words.items()}
     data["tokenizer.chat_template"] = "{% for message in messages %}{{ message.content }}<|end|>{% endfor %}"
+    return write({**metadata_for("llama", files), **data}, tensors), tokens
+
+
+@only("webgpu", "webnn")
+async def a_file_alone_writes_texts(place: Place) -> None:
+    """Tokens, chats and the end of a text come from the metadata. Tokenizers run where there is JavaScript."""
     manager = place.manager()
-    written = write({**metadata_for("llama", files), **data}, tensors)
+    written, tokens = file_with_tokens(files_for(place, "llama"))
     model = await tc.from_pretrained({"m.gguf": written}, manager=manager, device=place.device)
     assert model.tokenizer is not None, model.why_no_tokenizer
     ids = model.tokenizer.encode_batch(["the an 12<|end|>"]).input_ids[0].tolist()
