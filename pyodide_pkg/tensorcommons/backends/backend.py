@@ -120,7 +120,7 @@ class Backend(ABC, Generic[E]):
         return False
 
     def keys_of_part(self, keys: int) -> int:
-        """Return in parts of how many keys attention to ``keys`` in pages is fastest; ``keys`` if it is not cut."""
+        """Return the number of keys in each part of attention over ``keys`` in pages; ``keys`` for a single part."""
         return keys
 
     def parts_of_depth(self, rows: int, depth: int, columns: int) -> int:

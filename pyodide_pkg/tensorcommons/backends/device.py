@@ -35,7 +35,7 @@ class Speed:
 
 
 class IdleCache(Protocol):
-    """Values that are kept for later: all that are not in use leave together, before any weight does."""
+    """Values kept for later calls. They are freed together, before any weight, while none of them is in use."""
 
     @property
     def idle_bytes(self) -> int:

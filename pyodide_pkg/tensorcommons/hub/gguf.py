@@ -9,8 +9,8 @@
 
 A string is its length in 8 bytes and UTF-8; an array is the type of its elements, their number in 8 bytes, and the
 elements. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. A file is not trusted: every contradiction is an
-``InvalidWeights`` that names the field and the values, and what a number in the file states is allocated only when that
-many bytes have arrived.
+``InvalidWeights`` that names the field and the values, and no size that the file states is allocated before that many
+bytes have arrived.
 """
 
 from __future__ import annotations

@@ -35,7 +35,10 @@ class GgufSource(Source):
         return f"{self.folder.key(self.file)}#{file}"
 
     async def open_weights(self) -> WeightsFile:
-        """Open the file. Raises ``InvalidWeights`` for one of several into which a model was split, else as it does."""
+        """Open the file.
+
+        Raises ``InvalidWeights`` if it is one part of a split model, and the errors of :meth:`WeightsFile.open`.
+        """
         if (split := SPLIT.search(self.file)) and int(split[1]) > 1:
             raise InvalidWeights(self.file, f"one of {int(split[1])} files of a model: {MERGE}")
         return await WeightsFile.open(self.folder, self.file)
@@ -47,7 +50,7 @@ class GgufSource(Source):
     async def open(self, file: str, start: int = 0, stop: int | None = None, on_bytes: OnBytes | None = None) -> Stream:
         """See :class:`Source`."""
         if file not in self._contents:
-            raise FileMissingError(self.key(file), "GGUF metadata has nothing of it")
+            raise FileMissingError(self.key(file), "the GGUF file has no metadata for it")
         data = memoryview(await self._contents[file]())
         stream = Stream(MemoryBody(data[:stop], self.key(file), start), len(data), min(start, len(data)), on_bytes)
         stream.version = Version(len(data), '"memory"')

@@ -30,7 +30,7 @@ _OTHERS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 @dataclass(frozen=True)
 class Split:
-    """How texts are split before byte-level BPE: by ``pattern``, or by GPT-2's with ``digits`` apart.
+    """Rule that splits texts before byte-level BPE: ``pattern``, or GPT-2's, with ``digits`` split one by one.
 
     With ``whole`` a part that is a token is not divided (``ignore_merges``); ``composed`` texts are normalized to NFC;
     ``begins`` is the default of ``add_bos_token``.

@@ -29,10 +29,12 @@ TURNS = 8  # of the event loop, for which a run waits for others
 
 @dataclass(eq=False)
 class Request:
-    """The next step of one generation: the last token of each of its ``texts``, none of those that have ended.
+    """The next step of one generation.
 
-    ``inputs`` returns those of ``choice`` for a number of tokens after this step's. ``left`` is the number of steps
-    before the generation ends. The answer has the results of one step (rows, ...), or of several (steps, rows, ...).
+    ``tokens`` (rows,) are the last tokens of ``texts``, ``counts`` 1 for each that goes on and 0 for each that has
+    ended. ``inputs(ahead)`` returns the inputs of ``choice`` for the step ``ahead`` steps later. ``left`` is the number
+    of steps before the generation ends. ``answer`` gets the results of one step (rows, ...), or of several (steps,
+    rows, ...).
     """
 
     texts: Sequence[Text]
@@ -167,6 +169,6 @@ def _goes_with(one: Request, other: Request) -> bool:
 
 
 def rows_of(count: int) -> int:
-    """Return the rows of a batch for ``count`` texts, of few different numbers."""
+    """Round ``count`` up to a power of two or three quarters of one, so that few programs are compiled."""
     size = 1 << (count - 1).bit_length()
     return size * 3 // 4 if size >= 4 and size * 3 // 4 >= count else size

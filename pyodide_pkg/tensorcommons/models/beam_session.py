@@ -1,7 +1,7 @@
 """Generation with several beams: a session whose texts change their places from step to step.
 
-A step processes the last token of every beam. The search (beams.py) chooses on the host which beams go on; a text that
-goes on more than once has its pages in common, but for a copy of the last one (page_pool.py).
+A step processes the last token of every beam. The search (beams.py) runs on the host and selects the beams to continue.
+Continuations of one beam share its full pages; a last page that is partly filled is copied (page_pool.py).
 """
 
 from __future__ import annotations

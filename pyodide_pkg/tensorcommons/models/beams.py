@@ -2,8 +2,8 @@
 
 A :class:`BeamSearch` has no model: it is given the log-probabilities of a step, and returns for each row the row that
 it continues and the token that it appends. Rules, arithmetic (float32) and results are those of ``transformers`` 5.23
-(``_beam_search`` in ``generation/utils.py``), with two exceptions. Of equal scores the first one precedes, which
-PyTorch leaves open. Without an end token, rows are padded with the padding token, not with -1.
+(``_beam_search`` in ``generation/utils.py``), with two exceptions. Ties go to the first candidate; PyTorch leaves their
+order open. Without an end token, rows are padded with the padding token, not with -1.
 
 With ``do_sample`` the candidates of a step are drawn without replacement by their probability. The numbers that decide
 are those of ``sampling.py``, so the draws differ from PyTorch's.
@@ -22,7 +22,7 @@ from ..ops.choosing import Scores, softmax
 from .generation_options import Options
 from .logits_process import Ids, renormalize
 
-#: Returns the random numbers, from 0 to below 1, of a step: (prompts, count), given how many new tokens there are.
+#: Called with (step, prompts, count); returns random numbers from 0 to below 1, float32 (prompts, count).
 Numbers: TypeAlias = "Callable[[int, int, int], Scores]"
 Flags: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
@@ -56,7 +56,7 @@ class Found:
 class BeamSearch:
     """One search for the continuations of ``prompts`` (batch, width), by ``options``.
 
-    It ends at a width of ``longest`` tokens. ``stops`` says of new tokens that they end a text, beside the end tokens;
+    It ends at a width of ``longest`` tokens. ``stops`` returns True for new tokens that complete a stop string;
     ``numbers`` are needed for ``do_sample``. Each prompt has ``num_beams`` consecutive rows. ``tokens``
     (batch * beams, width) are the texts that the next step continues.
 
@@ -206,7 +206,7 @@ class BeamSearch:
         """Return the best texts of each prompt."""
         count, ends = self._options.num_return_sequences, self._options.eos_token_id
         texts = [text for own in self._ended for text in own[:count]]
-        # A padding token 0 counts as none there.
+        # There, a padding token 0 counts as unset.
         padding = (self._options.pad_token_id or ends[0]) if ends else self._options.padding
         length = max(len(text.tokens) for text in texts)
         if not 0 <= padding < self._vocab_size and any(len(text.tokens) < length for text in texts):
@@ -229,7 +229,7 @@ def _lowered(scores: Scores, excluded: Flags) -> Scores:
 
 
 def largest(scores: Scores, count: int) -> Ids:
-    """Return the places of the ``count`` largest scores of each row, the largest first, and of equal ones the first."""
+    """Return the places of the ``count`` largest scores of each row, in descending order; ties go to the first."""
     return np.stack([_largest(row, count) for row in scores])
 
 

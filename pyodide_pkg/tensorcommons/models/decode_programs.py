@@ -241,7 +241,7 @@ class DecodePrograms:
         return await self._compile(("grow", old, new), {}, self.pools(old), grown)
 
     async def compile_copy(self, rows: int, pages: int) -> Compiled:
-        """Compile the copy of pages of as many rows of tables."""
+        """Compile the copy of ``rows`` pages to other pages, of pools of ``pages`` pages."""
         tables = dict.fromkeys(("sources", "targets"), Spec((rows, PAGES + 1), dtypes.int32))
 
         def copied(given: Tensors, pools: Tensors) -> Tensors:

@@ -1,7 +1,7 @@
 """The contract of decoders: keys and values of earlier tokens, and the attention mask.
 
 A decoder's layers are written once. In a plain forward, a layer attends to the keys that it has just computed. In
-generation, the keys and values of earlier tokens are in a cache on the device, and new ones are appended to it.
+generation, the keys and values of earlier tokens are in pools on the device, to which new ones are appended.
 
 The keys and values of a layer are in a pool of pages, each of ``PAGE`` tokens. A row of a batch is a text that has
 pages of its own, and others in common with texts that begin alike.
@@ -130,12 +130,13 @@ def product_of(architecture: object) -> str:
 class Decoder(ABC):
     """An architecture that generates text: the members that it has beside those of :class:`Architecture`.
 
-    ``cached`` are the names of the layers with a cache, ``keys`` is the (heads, head size) of their keys and values.
+    ``cached`` are the names of the layers that keep keys and values, ``keys`` is the (heads, head size) of their keys
+    and values.
     """
 
     config: Any
     vocab_size: int
-    max_length: int  # of the cache, in tokens
+    max_length: int  # of a text, in tokens
     start_token: int | None = None  # first token of an encoder-decoder's output; None: it continues the prompt
     generation: Mapping[str, Any]  # default options, from ``generation_config.json`` or ``config.json``
     cached: Sequence[str]

@@ -134,7 +134,7 @@ class GenerationSession:
         """Choose, append and return the next token of each row: (batch,) int32.
 
         Raises:
-            MemoryBudgetError: the cache does not fit beside the model.
+            MemoryBudgetError: keys and values do not fit beside the model.
             TensorReleased: the model was unloaded.
             TensorCommonsError: the scores are NaN, or a row needs a padding token outside the vocabulary.
         """

@@ -252,7 +252,7 @@ class Model:
     ) -> None:
         """Compile the programs of :meth:`generate` for prompts of these shapes (batch, sequence) and these ``options``.
 
-        There is a program for each piece of a prompt and for each size of the cache up to ``max_new_tokens``.
+        There is a program for each piece of a prompt and for each size of the pools up to ``max_new_tokens``.
         ``progress_callback(done, total)`` counts the programs of one shape. Raises the errors of :meth:`generate`.
         """
         check_listener("progress_callback", progress_callback)

@@ -2,7 +2,8 @@
 
 A page that is full is known by its tokens and all tokens before them, so a text that begins like an earlier one finds
 its first pages there. Pages that no text has any more stay until their room is needed, the least recently used go
-first, and of one text the last: what is gone is computed again. Under memory pressure all of them leave at once.
+first, and of one text the last: what is gone is computed again. Under memory pressure the pools are freed as a whole,
+if no text is in use.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from .decode_programs import Array, Arrays, Choice, DecodePrograms, Tensors
 from .decoder import PAGE
 
 FEW_PAGES = 4  # the smallest pools and tables
-FREE_PAGES = 32  # of a table, as many as cost no more than fewer where attention follows the lengths of texts
+FREE_PAGES = 32  # the narrowest table where attention follows the lengths of texts, so that width costs nothing
 
 
 @dataclass(eq=False)
 class Text:
-    """The pages of a text that is being written, of about ``expected`` tokens.
+    """The pages of one text, a row of a batch.
 
-    ``filled`` tokens have keys and values in ``pages``, unless the pools had more ``losses`` since. ``keys`` are those
-    of its first full pages. ``source`` stands for what they depend on beside the tokens: a text to summarize.
+    Its first ``filled`` tokens have keys and values in ``pages``, which are valid while ``losses`` equals that of the
+    pool. ``keys`` are the hashes of its full pages. ``expected`` is the number of tokens to make room for at first.
+    ``source`` is the input of the encoder, as bytes; empty without an encoder.
     """
 
     source: bytes = b""
@@ -113,7 +115,7 @@ class PagePool:
         return True
 
     def lose(self) -> None:
-        """Free the pools; every text has to begin again."""
+        """Invalidate all pages and free the pools: every text starts over."""
         self._clear()
         self.losses += 1
 
@@ -161,7 +163,7 @@ class PagePool:
                     self._known[key] = text.pages[depth]
 
     def close(self, text: Text) -> None:
-        """Take the pages of ``text`` away; those that are known stay until their room is needed."""
+        """Release the pages of ``text``; those that are known stay until they are evicted."""
         self._clock += 1
         for number in text.pages if text.losses == self.losses else ():
             page = self._pages[number]
@@ -172,9 +174,9 @@ class PagePool:
             self.free_idle()
 
     async def reorder(self, steps: DecodePrograms, texts: Sequence[Text], parents: Sequence[int]) -> list[Text]:
-        """Return texts that continue those of the numbers ``parents`` among ``texts``, which end with it.
+        """Replace ``texts`` by copies of ``texts[parent]`` for each of ``parents``, and release the old ones.
 
-        Full pages are shared; of a page that is not full, all texts but one get a copy.
+        Copies share full pages; a page that is partly filled is copied for all but the first.
 
         Raises:
             MemoryBudgetError: the copies do not fit beside the model; ``texts`` are as they were.
@@ -219,7 +221,7 @@ class PagePool:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Note a loss if a run failed that had begun, since it has the pools.
+        """Invalidate the pools if a run fails after it consumed them, as they are donated.
 
         Raises PagesLost if they were lost meanwhile.
         """
@@ -298,7 +300,7 @@ class PagePool:
         return width_of(steps, max(text.room for text in texts), self.capacity)
 
     async def _free_pages(self, steps: DecodePrograms, count: int, texts: Sequence[Text]) -> list[int]:
-        """Return a heap of at least ``count`` free pages: grow the pools, or forget pages that no text has.
+        """Return a heap of at least ``count`` free pages: grow the pools, or evict pages that no text uses.
 
         Raises MemoryBudgetError if neither suffices.
         """
@@ -387,7 +389,7 @@ def _copies(pages: Sequence[int]) -> Array:
 
 
 def copies_of(count: int) -> int:
-    """Return the rows of the tables for ``count`` copies."""
+    """Round ``count`` up to a power of two, so that few programs are compiled."""
     return 1 << (count - 1).bit_length()
 
 
@@ -397,7 +399,7 @@ def pages_of(tokens: int) -> int:
 
 
 def width_of(steps: DecodePrograms, room: int, capacity: int) -> int:
-    """Return the pages of each row of a table for texts with ``room``: few numbers, where more pages cost nothing."""
+    """Return the width of a table in pages for texts with ``room``: at least FREE_PAGES where more cost nothing."""
     width = min(max(room, FREE_PAGES), capacity) if steps.follows_lengths else room
     return min(width, pages_of(steps.decoder.max_length))
 

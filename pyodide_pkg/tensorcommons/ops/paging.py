@@ -109,6 +109,10 @@ def paged_append(pool: Tensor, update: Tensor, table: Tensor) -> Tensor:
     ``update`` is (rows, heads, n, width) of the dtype of ``pool``. Of its n columns, those from ``table[row, 1]`` on
     are padding, which is not written. No page may be written by two rows. In a compiled function to which ``pool`` is
     donated, only the new tokens are written; otherwise the result is a copy.
+
+    Raises:
+        ShapeMismatch: the shapes of pool, update and table do not fit together.
+        UnsupportedDtype: the table is not int32, or the dtypes of update and pool differ.
     """
     return apply(APPEND, pool, update, table)
 

@@ -65,8 +65,9 @@ class Accounts(SharedTensors):
         by ``get_shared_tensor``; "evictions" and "restores" count storages. "streamed" has, of each model that is
         larger than the limit, the segments of its last run, the bytes of weights that it moved to the device, and those
         that stay there. "crossed_bytes" came from another device: "rented" without a copy by the host, or by "host".
-        "generation" counts "tokens" written in "seconds", "reused_tokens" of prompts whose keys and values were there,
-        and "batched_tokens" that were written in one run with other generations, "largest_batch" of them at most.
+        "generation" has the generated "tokens", the "seconds" that they took and "tokens_per_second"; "reused_tokens",
+        the tokens of prompts whose keys and values were reused; "batched_tokens", those generated in one run with other
+        generations; and "largest_batch", the most generations in one run.
         """
         models = list(self._ledger.models(self.models))
         residency, share = self.residency, self.share

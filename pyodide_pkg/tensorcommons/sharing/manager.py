@@ -42,7 +42,9 @@ class TensorSharingManager(Accounts):
 
     1 MB is 2**20 bytes. The limit holds at every moment for everything on the devices: weights, activations, scratch
     and staging. With ``activation_cache``, outputs and the values from which the graphs of loaded models differ are
-    kept for later runs, in at most ``activation_share`` of the limit.
+    kept for later runs, in at most ``activation_share`` of the limit. Both apply to keys and values of finished texts,
+    too: without ``activation_cache`` they are freed at once, and ``activation_share`` limits the extra room of their
+    pools.
 
     Without ``devices`` it works on NumPy alone; in a browser pass ``await tensorcommons.open_devices()``.
 

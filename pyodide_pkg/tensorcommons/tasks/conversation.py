@@ -17,8 +17,8 @@ class Conversation:
     """A chat, from ``await pipe.conversation(messages)``. ``messages`` are those so far, with the answers.
 
     An answer begins sooner than one to the same messages in a new chat: the keys and values of the messages before it
-    are kept, those of equal beginnings of several conversations once. They count under the memory limit, leave under
-    memory pressure before any weight does, and are then computed again.
+    are kept, and conversations with an equal prefix share them. They count under the memory limit, may be evicted
+    before any weight while the model generates nothing, and are then computed again.
 
     >>> manager = tc.TensorSharingManager(max_memory_mb=512)
     >>> model = "./models/SmolLM2-135M-Instruct"
@@ -44,14 +44,18 @@ class Conversation:
     async def send(self, message: str | Mapping[str, Any], **options: Any) -> AsyncGenerator[str, None]:
         """Append ``message``, a text of the user or a message with a role, and yield the answer in pieces.
 
-        ``options`` are those of ``model.generate``. Closing the iterator ends the answer; what there is of it stays in
-        ``messages``. If it fails before its first piece, ``messages`` are as they were.
+        ``options`` are those of ``model.generate``, except ``num_beams`` and ``num_return_sequences`` above 1 and
+        ``output_logprobs``. Closing the iterator ends the answer: ``messages`` then has the message and the part of the
+        answer that was generated. If there is none yet, closing or an error leaves ``messages`` unchanged.
 
         Raises:
             TensorCommonsError: the conversation was closed, or an answer is under way.
+            The errors of :meth:`~tensorcommons.Model.generate`.
         """
         if self._is_closed:
-            raise TensorCommonsError("the conversation was closed: begin another one, or fork it before")
+            raise TensorCommonsError(
+                "the conversation was closed: begin a new one with await pipe.conversation(messages)"
+            )
         if self._is_answering:
             raise TensorCommonsError("an answer is under way: read it to its end, or close its iterator, and send then")
         asked = {"role": "user", "content": message} if isinstance(message, str) else dict(message)
@@ -79,5 +83,8 @@ class Conversation:
         return Conversation(self._answer, self.messages, self._template)
 
     def close(self) -> None:
-        """End the conversation: nothing more can be sent. Safe to call twice."""
+        """End the conversation: :meth:`send` and :meth:`fork` raise from now on. Safe to call twice.
+
+        It frees no memory by itself.
+        """
         self._is_closed = True

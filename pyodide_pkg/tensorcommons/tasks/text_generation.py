@@ -136,7 +136,10 @@ class TextGeneration(Pipeline):
         ``template`` are options of the chat template for every message (``tools``, ``documents`` and so on).
 
         Raises:
-            TensorCommonsError: the messages are no chat, the model has no chat template, or an option is not of it.
+            TensorCommonsError: a message has no role or content, the model has no chat template, the task is not
+                text-generation, or an option is unknown.
+            ShapeMismatch: the messages leave no room for an answer.
+            MemoryBudgetError: keys and values do not fit beside the model.
 
         >>> manager = tc.TensorSharingManager(max_memory_mb=512)
         >>> model = "./models/SmolLM2-135M-Instruct"

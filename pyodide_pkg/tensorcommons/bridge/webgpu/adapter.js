@@ -32,7 +32,7 @@ export function reasonWithoutAdapter() {
   return "the browser offers WebGPU but found no adapter to run it on";
 }
 
-/** Whether an adapter computes on the CPU. */
+/** True if an adapter computes on the CPU. */
 export function isSoftware(adapter) {
   const { info } = adapter;
   return Boolean(info.isFallbackAdapter ?? adapter.isFallbackAdapter) || /swiftshader|llvmpipe|basic render/i.test(info.description + info.device + info.architecture);

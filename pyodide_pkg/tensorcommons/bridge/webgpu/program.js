@@ -84,7 +84,7 @@ export class Program {
     this.place(buffers, ARENA + this.handles.length, this.outputs.map((_, i) => first + i));
   }
 
-  // Whether the outputs of the next run will be the very buffers of the last one.
+  // True if the next run writes to the same output buffers as the last one.
   get hasSpares() {
     const first = ARENA + this.handles.length;
     return this.outputs.every((_, i) => this.spares[i] && this.bound[first + i] === this.spares[i]);

@@ -123,7 +123,7 @@ export class Programs extends Map {
   // spare buffers or new ones, encode every dispatch, submit. A program of one part is queued at once: true. Of several parts each but the last
   // is awaited, so that `stop` can end the run: a promise of true, or of false if it was ended. Outputs exist only
   // if the run was queued whole. `leaves` is a Python buffer of ints, or nothing where they are those of the run before.
-  // What the device has against a run that is queued at once is said later, to whoever reads its outputs.
+  // Device errors of a run that is queued at once are raised later, by the first read of its outputs.
   run(id, arena, first, leaves) {
     const { buffers, device, lost, reads } = this.gpu;
     if (lost) throw new Error("the device is lost");
