@@ -141,7 +141,7 @@ class GgufTokenizer:
         scores = self.values.get("tokenizer.ggml.scores")
         if not isinstance(scores, np.ndarray) or scores.shape != (len(self._tokens),):
             raise self._bad(f"tokenizer.ggml.scores must be {len(self._tokens):,} numbers, one for each token")
-        pieces = [token for token, of in zip(self._tokens, types, strict=True) if of == NORMAL]
+        pieces = list(dict.fromkeys(token for token, of in zip(self._tokens, types, strict=True) if of == NORMAL))
         if max(map(len, pieces), default=0) > LONGEST or sum(map(len, pieces)) > MOST:
             raise self._bad(
                 f"tokenizer.ggml.tokens has pieces of more than {LONGEST} characters, or of {MOST:,} together"
@@ -153,6 +153,8 @@ class GgufTokenizer:
             known = [pair for pair in divided if pair[0] in vocabulary and pair[1] in vocabulary]
             known.sort(key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
             merges += [(score, *pair) for pair in known]
+            if len(merges) > MOST // 2:
+                raise self._bad(f"tokenizer.ggml.tokens has pieces of more than {MOST // 2:,} pairs of others")
             if number % EVERY == 0:
                 yield
         # As in `transformers`: by score, and of equal ones the longer parts first.

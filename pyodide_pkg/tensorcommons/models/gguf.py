@@ -50,6 +50,10 @@ class Metadata:
             raise InvalidWeights(self.file, f"metadata {key} {wrong}")
         return value
 
+    def optional(self, key: str, *kinds: type) -> Any:
+        """Return the value of ``key``, None if there is none. Raises InvalidWeights for another kind."""
+        return self.get(key, *kinds) if key in self.values else None
+
     def count(self, name: str, default: int | None = None) -> int:
         """Return an integer of the architecture."""
         number: int = self.own(name, int, default=default)
@@ -110,6 +114,7 @@ class Layout:
 def _decoder(data: Metadata, tensors: Mapping[str, TensorEntry]) -> dict[str, Any]:
     """Return the config of a decoder with Llama's layers."""
     data.refuse(
+        attention__causal=True,
         attention__scale=0.0,
         rope__scaling__attn_factor=1.0,
         rope__scale_linear=1.0,
@@ -180,11 +185,11 @@ def _common(data: Metadata, tensors: Mapping[str, TensorEntry]) -> dict[str, Any
     words = tensors.get("token_embd.weight")
     if words is None or len(words.shape) != 2:
         raise InvalidWeights(data.file, "token_embd.weight, the table of the tokens, is missing or not a matrix")
-    pad = data.values.get("tokenizer.ggml.padding_token_id")
+    pad = data.optional("tokenizer.ggml.padding_token_id", int)
     return {
         "vocab_size": words.shape[0],
         "tie_word_embeddings": "output.weight" not in tensors,
-        **{name: data.values.get(f"tokenizer.ggml.{name}") for name in ENDS},
+        **{name: data.optional(f"tokenizer.ggml.{name}", int) for name in ENDS},
         **({} if pad is None else {"pad_token_id": pad}),
     }
 
@@ -258,13 +263,15 @@ async def open_gguf(source: GgufSource, stack: AsyncExitStack) -> tuple[WeightsF
     opened = await stack.enter_async_context(await source.open_weights())
     header = opened.header
     file, values = header.file, header.metadata
-    if values.get("split.count", 1) not in (0, 1):
-        raise InvalidWeights(file, f"one of {quoted(values['split.count'])} files of a model: {MERGE}")
+    data = Metadata(values, file, "")
+    parts = data.optional("split.count", int)
+    if parts not in (None, 0, 1):
+        raise InvalidWeights(file, f"one of {quoted(parts)} files of a model: {MERGE}")
     kind = values.get("general.architecture")
     if not isinstance(kind, str):
         raise InvalidWeights(file, "metadata general.architecture, the name of the architecture, is missing")
-    if values.get("general.type", "model") != "model":
-        raise InvalidWeights(file, f"general.type is {_shown(values['general.type'])}, not a model: load its model")
+    if (use := data.optional("general.type", str)) not in (None, "model"):
+        raise InvalidWeights(file, f"general.type is {_shown(use)}, not a model: load its model")
     layout = LAYOUTS.get(kind)
     if layout is None:
         raise UnsupportedModel(kind, LAYOUTS, "This is a GGUF file: load the model's folder with model.safetensors")
@@ -338,13 +345,14 @@ def _contents(data: Metadata, layout: Layout, config: Mapping[str, Any]) -> dict
 def _generation(data: Metadata) -> dict[str, Any]:
     """Return the defaults of generation: the tokens that end a text, and the options of sampling, if there are any."""
     names = ("eos_token_id", "eot_token_id", "eom_token_id")
-    ends = dict.fromkeys(data.values[key] for name in names if (key := f"tokenizer.ggml.{name}") in data.values)
-    found = {"bos_token_id": data.values.get("tokenizer.ggml.bos_token_id"), "eos_token_id": list(ends) or None}
-    found["pad_token_id"] = data.values.get("tokenizer.ggml.padding_token_id")
+    stated = (data.optional(f"tokenizer.ggml.{name}", int) for name in names)
+    ends = dict.fromkeys(end for end in stated if end is not None)
+    found = {"bos_token_id": data.optional("tokenizer.ggml.bos_token_id", int), "eos_token_id": list(ends) or None}
+    found["pad_token_id"] = data.optional("tokenizer.ggml.padding_token_id", int)
     options = {
         ours: value if type(value) is not float else float(str(np.float32(value)))
         for theirs, ours in SAMPLING.items()
-        if (value := data.values.get(f"general.sampling.{theirs}")) is not None
+        if (value := data.optional(f"general.sampling.{theirs}", int, float)) is not None
     }
     return {**found, **options, **({"do_sample": True} if options else {})}
 

@@ -449,7 +449,8 @@ class Units:
             return piece
         self._rest += piece
         end = len(self._rest) - len(self._rest) % self.size
-        whole, self._rest = self._rest[:end], self._rest[end:]
+        whole = self._rest[:end]
+        del self._rest[:end]
         return memoryview(whole)
 
 
