@@ -13,6 +13,7 @@ import numpy as np
 
 from tensorcommons import Model
 from tensorcommons.errors import MemoryBudgetError, TensorCommonsError
+from tensorcommons.models import batch
 from tensorcommons.models.batch import MOST_STEPS
 from tensorcommons.models.decode_programs import LOGITS, DecodePrograms
 from tensorcommons.models.decoder import PAGE
@@ -274,6 +275,65 @@ async def generations_together_write_what_they_write_alone(place: Place) -> None
 @long("webgpu", "webnn", "cpu")
 async def two_hundred_mixes_write_what_each_writes_alone(place: Place) -> None:
     await _mixes(place, range(200))
+
+
+async def models_of_other_angles_have_keys_of_their_own(place: Place) -> None:
+    """Equal weights are one, but keys that are rotated by other angles are not."""
+    prompt, tokens = _prompt(2 * PAGE + 2), []
+    other = {"rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}}
+    alone = await load(place, "tiny-llama", **other)
+    wanted = await alone.generate(prompt, max_new_tokens=6, **GREEDY)
+    alone.unload()
+    manager = place.manager()
+    models = [await load(place, "tiny-llama", manager, **changes) for changes in ({}, other, {})]
+    for model in models:
+        tokens.append(await model.generate(prompt, max_new_tokens=6, **GREEDY))
+    np.testing.assert_array_equal(tokens[1], wanted)
+    assert not np.array_equal(tokens[0], wanted), "the angles must make a difference"
+    np.testing.assert_array_equal(tokens[0], tokens[2])
+    pools = [model.batch().pool for model in models]
+    assert pools[0] is pools[2] is not pools[1]
+    for model in models:
+        model.unload()
+
+
+async def _cancelled(place: Place, number: int) -> None:
+    """Cancel one of two generations while a run of both is under way; the other one writes what it writes alone."""
+    model = await load(place, "tiny-llama")
+    prompts = [_prompt(20, 1), _prompt(20, 2)]
+    alone = [await model.generate(prompt, max_new_tokens=9, **GREEDY) for prompt in prompts]
+    read, begun, goes_on = batch._read, asyncio.Event(), asyncio.Event()  # noqa: SLF001 - where a device would wait
+
+    async def waiting(results: Any) -> Any:
+        values = await read(results)
+        if values.shape[-2] == 2 and not goes_on.is_set():
+            begun.set()
+            await goes_on.wait()
+        return values
+
+    with patch.object(batch, "_read", waiting):
+        tasks = [asyncio.ensure_future(model.generate(prompt, max_new_tokens=9, **GREEDY)) for prompt in prompts]
+        await begun.wait()
+        tasks[number].cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        goes_on.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(found[number], asyncio.CancelledError)
+    np.testing.assert_array_equal(found[1 - number], alone[1 - number])
+    assert model.batch().pool.pages_in_use == 0
+    np.testing.assert_array_equal(
+        await model.generate(prompts[1 - number], max_new_tokens=9, **GREEDY), alone[1 - number]
+    )
+    model.unload()
+
+
+async def the_first_of_a_batch_is_cancelled(place: Place) -> None:
+    await _cancelled(place, 0)
+
+
+async def the_last_of_a_batch_is_cancelled(place: Place) -> None:
+    await _cancelled(place, 1)
 
 
 async def steps_of_two_models_take_turns(place: Place) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bridge.runtime import retrieve
 from ..errors import MemoryBudgetError
 from ..graph.bound import RunsInParts
 from ..sharing.storage import Storage
@@ -82,6 +83,7 @@ class Batch:
     async def step(self, request: Request) -> Array:
         """Return the results of the step of ``request``, and of later ones if tokens are chosen on the device."""
         self._waiting.append(request)
+        request.answer.add_done_callback(retrieve)
         try:
             while not request.answer.done():
                 async with self._leads:  # one run at a time; it takes all requests that there are when it begins
@@ -103,7 +105,7 @@ class Batch:
         """Answer ``requests``, which are of one kind, as many as fit into a batch."""
         taken, rows = list[Request](), 0
         for request in requests:
-            if any(text.losses != self.pool.losses for text in request.texts):
+            if not all(map(self.pool.has, request.texts)):
                 request.answer.set_exception(PagesLost())
             elif not taken or rows + len(request.texts) <= MOST_ROWS:
                 taken.append(request)
@@ -112,10 +114,11 @@ class Batch:
             return
         try:
             results = await self._results(taken)
-        except MemoryBudgetError:
+        except MemoryBudgetError as error:
             if len(taken) == 1:
-                raise
-            await self._run(taken[:1])  # the others ask again
+                taken[0].answer.set_exception(error)
+            else:
+                await self._run(taken[:1])  # the others ask again
             return
         first = 0
         for request in taken:
@@ -130,8 +133,8 @@ class Batch:
         texts = [text for request in requests for text in request.texts]
         counts = [count for request in requests for count in request.counts]
         tokens = np.concatenate([request.tokens for request in requests])[:, None]
-        padding = rows_of(len(texts)) - len(texts)
-        texts += [Text(losses=self.pool.losses) for _ in range(padding)]
+        filled, pool, padding = [text.filled for text in texts], self.pool, rows_of(len(texts)) - len(texts)
+        texts += [Text(losses=pool.losses, pool=pool) for _ in range(padding)]
         counts += [0] * padding
         ids = np.pad(tokens, ((0, padding), (0, 0))).astype(np.int32)
 
@@ -140,18 +143,24 @@ class Batch:
             joined = {name: np.concatenate([each[name] for each in given]) for name in given[0]}
             return {name: np.pad(array, ((0, padding), *[(0, 0)] * (array.ndim - 1))) for name, array in joined.items()}
 
-        answer = await self.pool.extend(self.steps, ids, texts, counts, inputs(0), {}, choice)
-        ahead = min(self._at_once, *(request.left for request in requests)) - 1 if choice.is_token else 0
-        read, chosen = 1, [answer]
-        if ahead > 0 and self.steps.runs_several:
-            later = [inputs(i) for i in range(1, ahead + 1)]
-            try:
-                _, every = await self.pool.extend_by(self.steps, answer, texts, counts, later, {}, choice)
-            except (MemoryBudgetError, RunsInParts):
-                self._at_once = 1
-            else:
-                read, chosen = ahead + 1, [answer, every]
-        values = await _read(chosen)
+        try:
+            answer = await pool.extend(self.steps, ids, texts, counts, inputs(0), {}, choice)
+            ahead = min(self._at_once, *(request.left for request in requests)) - 1 if choice.is_token else 0
+            read, chosen = 1, [answer]
+            if ahead > 0 and self.steps.runs_several:
+                later = [inputs(i) for i in range(1, ahead + 1)]
+                try:
+                    _, every = await pool.extend_by(self.steps, answer, texts, counts, later, {}, choice)
+                except (MemoryBudgetError, RunsInParts):
+                    self._at_once = 1
+                else:
+                    read, chosen = ahead + 1, [answer, every]
+            values = await _read(chosen)
+        except BaseException:  # nobody gets these tokens: the next step writes the same ones again
+            for text, count in zip(texts, filled, strict=False):
+                if pool.has(text):
+                    text.filled = count
+            raise
         now = time.monotonic()
         pace, self._ended = (now - self._ended) / read, now
         self._at_once = min(2 * self._at_once, max(int(READ_EVERY / max(pace, 1e-6)), 1), MOST_STEPS)

@@ -21,12 +21,11 @@ from ..graph.node import argument
 from ..graph.parted import PartedProgram
 from ..graph.profile import run_of
 from ..graph.program import Chain, Program
-from ..graph.views import resolve_view
-from ..nn import Weight, Weights
+from ..nn import Weights
 from ..ops import concat, repeat, reshape, zeros
 from ..ops.choosing import likeliest, repetition_penalty, sample
 from ..ops.paging import BEFORE, NEW, PAGES, paged_append, paged_rows
-from ..shapes import Layout, Shape
+from ..shapes import Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .decoder import PAGE, Decoder, KVState
@@ -94,10 +93,21 @@ class DecodePrograms:
         self._kept: dict[tuple[Any, ...], Compiled] = {}
 
     def identity(self) -> str:
-        """Return a hash of the decoder and the content of its weights, on which keys and values depend."""
-        weights = sorted((param.name, _identity(weight)) for param, weight in self._weights.items())
-        shape = type(self.decoder).__name__, self.decoder.config, self.decoder.cached, weights
-        return hashlib.sha256(repr(shape).encode()).hexdigest()
+        """Return a hash of all that keys and values depend on beside tokens: the graph of a step, and its weights."""
+
+        def given(name: str, *shape: int) -> Tensor:
+            return self._symbol(Spec(shape, dtypes.int32), name)
+
+        fixed: Tensors = {}
+        if self.decoder.start_token is not None:
+            source = {name: given(f"source {name}", 1, 8) for name in ("input_ids", "attention_mask")}
+            fixed = self.decoder.begin(self._weights, source)
+        inputs = {"input_ids": given("input_ids", 1, 1), "table": given("table", 1, PAGES + 1)}
+        pools = {name: self._symbol(spec, name, is_stored=True) for name, spec in self.pools(1).items()}
+        past = KVState.paged(inputs["input_ids"], inputs["table"], pools)
+        self.decoder.step(self._weights, inputs, fixed, past)
+        keys = [f"{name} {past.grown[name].node.key}" for name in sorted(past.grown)]
+        return hashlib.sha256(repr((sorted(pools), keys)).encode()).hexdigest()
 
     @property
     def runs_ahead(self) -> bool:
@@ -310,13 +320,6 @@ class DecodePrograms:
 def _fixed(name: str) -> str:
     """Return the name of the leaf for a tensor that all steps read."""
     return f"fixed {name}"
-
-
-def _identity(weight: Weight) -> tuple[str, Shape, Layout]:
-    """Return what stands for the value of a weight: its bytes and the part of them that it is."""
-    view = resolve_view(weight.data.node)
-    assert view is not None and view[0].storage is not None
-    return view[0].storage.identity, weight.shape, view[1]
 
 
 def _storage(tensor: Tensor) -> Storage:

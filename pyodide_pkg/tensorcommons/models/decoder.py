@@ -134,7 +134,6 @@ class Decoder(ABC):
     and values.
     """
 
-    config: Any
     vocab_size: int
     max_length: int  # of a text, in tokens
     start_token: int | None = None  # first token of an encoder-decoder's output; None: it continues the prompt

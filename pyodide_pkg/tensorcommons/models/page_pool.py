@@ -33,9 +33,10 @@ FREE_PAGES = 32  # the narrowest table where attention follows the lengths of te
 class Text:
     """The pages of one text, a row of a batch.
 
-    Its first ``filled`` tokens have keys and values in ``pages``, which are valid while ``losses`` equals that of the
-    pool. ``keys`` are the hashes of its full pages. ``expected`` is the number of tokens to make room for at first.
-    ``source`` is the input of the encoder, as bytes; empty without an encoder.
+    Its first ``filled`` tokens have keys and values in ``pages`` of ``pool``, which are valid while ``losses`` equals
+    that of the pool; ``pool`` is None before it begins and after it is closed. ``keys`` are the hashes of its full
+    pages. ``expected`` is the number of tokens to make room for at first. ``source`` is the input of the encoder, as
+    bytes; empty without an encoder.
     """
 
     source: bytes = b""
@@ -45,6 +46,7 @@ class Text:
     filled: int = 0
     keys: list[bytes] = field(default_factory=list)
     losses: int = 0
+    pool: PagePool | None = None
 
 
 class PagesLost(Exception):
@@ -100,7 +102,8 @@ class PagePool:
     @property
     def nbytes(self) -> int:
         """Bytes of the pools on the device."""
-        return sum(tensor.spec.nbytes for tensor in self._tensors.values())
+        storages = {tensor.node.storage for tensor in self._tensors.values()}  # one for several while they are empty
+        return sum(storage.nbytes for storage in storages if storage is not None)
 
     @property
     def idle_bytes(self) -> int:
@@ -139,7 +142,7 @@ class PagePool:
         The last token is left out: the next one is computed from it.
         """
         self.close(text)
-        text.losses = self.check()
+        text.losses, text.pool = self.check(), self
         for key in _keys(text.source, tokens[:-1]):
             if key not in self._known:
                 break
@@ -149,10 +152,14 @@ class PagePool:
             text.keys.append(key)
         text.filled = len(text.pages) * PAGE
 
+    def has(self, text: Text) -> bool:
+        """Return whether the pages of ``text`` are in these pools and valid."""
+        return text.pool is self and text.losses == self.losses
+
     def know(self, text: Text, tokens: Array) -> None:
         """Make the full pages of ``text`` known by its ``tokens``."""
         tokens = tokens[: text.filled]
-        if text.losses != self.losses or len(tokens) // PAGE == len(text.keys):
+        if not self.has(text) or len(tokens) // PAGE == len(text.keys):
             return
         for depth, key in enumerate(_keys(text.source, tokens)):
             if depth == len(text.keys):
@@ -165,11 +172,11 @@ class PagePool:
     def close(self, text: Text) -> None:
         """Release the pages of ``text``; those that are known stay until they are evicted."""
         self._clock += 1
-        for number in text.pages if text.losses == self.losses else ():
+        for number in text.pages if self.has(text) else ():
             page = self._pages[number]
             page.uses -= 1
             page.last_use = self._clock
-        text.pages, text.filled, text.keys = [], 0, []
+        text.pages, text.filled, text.keys, text.pool = [], 0, [], None
         if not self.device.budget.idle_share:
             self.free_idle()
 
@@ -190,7 +197,7 @@ class PagePool:
                 copied.append(text)
             seen.add(parent)
         async with self._locked(texts):
-            free = await self._free_pages(steps, len(copied), texts)
+            free = await self._free_pages(steps, len(copied))
             sources = []
             for text, parent in zip(made, parents, strict=True):
                 text.pages = texts[parent].pages[: pages_of(text.filled)]
@@ -200,7 +207,8 @@ class PagePool:
             if sources:
                 tables = _copies(sources), _copies([text.pages[-1] for text in copied])
                 with self._running():
-                    self._replace(await steps.copy(self._tensors, *tables), texts)
+                    losses = self.losses
+                    self._replace(await steps.copy(self._tensors, *tables), losses)
             for text in made:
                 for number in text.pages:
                     self._pages[number].uses += 1
@@ -215,7 +223,7 @@ class PagePool:
         """Hold the pools, in which ``texts`` have their pages."""
         async with self._lock:
             self.check()
-            if any(text.losses != self.losses for text in texts):
+            if not all(map(self.has, texts)):
                 raise PagesLost
             yield
 
@@ -246,7 +254,9 @@ class PagePool:
             wanted = [
                 pages_of(text.filled + count) - len(text.pages) for text, count in zip(texts, counts, strict=True)
             ]
-            free = await self._free_pages(steps, sum(max(each, 0) for each in wanted), texts)
+            free = await self._free_pages(steps, sum(max(each, 0) for each in wanted))
+            if not all(map(self.has, texts)):  # one was closed while the pools grew
+                raise PagesLost
             for text, count in zip(texts, wanted, strict=True):
                 for _ in range(count):
                     text.pages.append(number := heapq.heappop(free))
@@ -268,9 +278,10 @@ class PagePool:
         """
         async with self._growing(steps, texts, counts):
             given = {"table": table(texts, counts, self._width(steps, texts)), **inputs}
+            losses = self.losses
             answer, tensors = await steps.extend(ids, given, self._tensors, fixed, choice)
-            self._replace(tensors, texts)
-            _advance(texts, counts)
+            self._replace(tensors, losses)
+            self._advance(texts, counts)
             return answer
 
     async def extend_by(
@@ -288,9 +299,10 @@ class PagePool:
                 {"table": table(texts, counts, width, ahead=[count * i for count in counts]), **each}
                 for i, each in enumerate(inputs)
             ]
+            losses = self.losses
             last, every, tensors = await steps.extend_by(token, given, self._tensors, fixed, choice)
-            self._replace(tensors, texts)
-            _advance(texts, steps_of[-1])
+            self._replace(tensors, losses)
+            self._advance(texts, steps_of[-1])
             return last, every
 
     def _width(self, steps: DecodePrograms, texts: Sequence[Text]) -> int:
@@ -299,7 +311,7 @@ class PagePool:
             text.room = room_of(len(text.pages), text.room, text.expected)
         return width_of(steps, max(text.room for text in texts), self.capacity)
 
-    async def _free_pages(self, steps: DecodePrograms, count: int, texts: Sequence[Text]) -> list[int]:
+    async def _free_pages(self, steps: DecodePrograms, count: int) -> list[int]:
         """Return a heap of at least ``count`` free pages: grow the pools, or evict pages that no text uses.
 
         Raises MemoryBudgetError if neither suffices.
@@ -311,7 +323,7 @@ class PagePool:
             idle = [(page.last_use, -page.depth, number) for number, page in unused if page.key is not None]
             if len(free) >= count or (not grows and len(unused) >= count):
                 break
-            grows = await self._grown(steps, self.pages_in_use + count, texts)
+            grows = await self._grown(steps, self.pages_in_use + count)
         heapq.heapify(idle)
         while len(free) < count:
             number = heapq.heappop(idle)[2]
@@ -323,7 +335,7 @@ class PagePool:
         heapq.heapify(free)
         return free
 
-    async def _grown(self, steps: DecodePrograms, pages: int, texts: Sequence[Text]) -> bool:
+    async def _grown(self, steps: DecodePrograms, pages: int) -> bool:
         """Grow the pools, in which texts shall have so many pages. Returns False if they are large enough.
 
         Raises MemoryBudgetError if they have to grow and cannot.
@@ -331,7 +343,7 @@ class PagePool:
         for capacity in (self.capacity_for(steps, pages), capacity_of(pages)):
             if capacity > self.capacity:
                 try:
-                    await self._grow(steps, capacity, texts)
+                    await self._grow(steps, capacity)
                 except MemoryBudgetError:
                     if pages > self.capacity and capacity == capacity_of(pages):
                         raise
@@ -351,22 +363,29 @@ class PagePool:
         fits = (twice - pages) * page <= budget.idle_share * budget.usable and twice * page <= budget.free_bytes()
         return twice if fits and not self.device.backend.takes_graphs else capacity_of(pages)
 
-    def _replace(self, tensors: Tensors, texts: Sequence[Text]) -> None:
-        """Replace the pools by the results of a run. Raises PagesLost if ``texts`` lost their pages meanwhile."""
-        if any(text.losses != self.losses for text in texts):
+    def _advance(self, texts: Sequence[Text], counts: Sequence[int]) -> None:
+        """Count new tokens of the texts that were not closed during the run."""
+        for text, count in zip(texts, counts, strict=True):
+            if self.has(text):
+                text.filled += count
+
+    def _replace(self, tensors: Tensors, losses: int) -> None:
+        """Replace the pools by the results of a run. Raises PagesLost if they were lost since there were ``losses``."""
+        if losses != self.losses:
             for tensor in tensors.values():
                 tensor.release()
             raise PagesLost
         self._tensors = tensors
 
-    async def _grow(self, steps: DecodePrograms, pages: int, texts: Sequence[Text]) -> None:
+    async def _grow(self, steps: DecodePrograms, pages: int) -> None:
+        losses = self.losses
         if self._tensors:
             old, tensors = self._tensors, await steps.grow(self._tensors, self.capacity, pages)
-            self._replace(tensors, texts)
+            self._replace(tensors, losses)
             for tensor in old.values():
                 tensor.release()
         else:
-            self._replace(await steps.empty(pages), texts)
+            self._replace(await steps.empty(pages), losses)
         self._pages += [_Page() for _ in range(pages - self.capacity)]
 
 
@@ -417,11 +436,6 @@ def capacity_of(pages: int) -> int:
     """Return the capacity of pools for so many pages: few different ones, so that few programs are compiled."""
     size = max(1 << (pages - 1).bit_length(), FEW_PAGES)
     return size * 3 // 4 if size >= 64 and size * 3 // 4 >= pages else size
-
-
-def _advance(texts: Sequence[Text], counts: Sequence[int]) -> None:
-    for text, count in zip(texts, counts, strict=True):
-        text.filled += count
 
 
 def _keys(source: bytes, tokens: Array) -> Iterator[bytes]:
