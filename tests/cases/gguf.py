@@ -224,6 +224,17 @@ async def files_that_are_not_supported_are_refused_by_name(place: Place) -> None
             InvalidWeights,
             changed(llama__feed_forward_length=np.array([1, 2])),
         ),
+        "tokenizer.ggml.eos_token_id must be an integer, not an array of 2": (
+            InvalidWeights,
+            changed(tokenizer__ggml__eos_token_id=np.array([1, 2])),
+        ),
+        "general.sampling.temp must be a number, not an array of 2": (
+            InvalidWeights,
+            changed(general__sampling__temp=np.array([1.0, 2.0], np.float32)),
+        ),
+        "split.count must be an integer, not an array of 2": (InvalidWeights, changed(split__count=np.array([1, 2]))),
+        "general.type must be a string, not an array of 1": (InvalidWeights, changed(general__type=np.array([1]))),
+        "llama.attention.causal False is not supported": (InvalidWeights, changed(llama__attention__causal=False)),
         "llama.expert_count 8 is not supported": (InvalidWeights, changed(llama__expert_count=8)),
         "llama.rope.scaling.type 'yarn' is not supported": (InvalidWeights, changed(llama__rope__scaling__type="yarn")),
         "llama.rope.dimension_count 4 is not supported": (InvalidWeights, changed(llama__rope__dimension_count=4)),

@@ -12,6 +12,7 @@ import pytest
 from scripts.paths import ROOT
 from tensorcommons.bridge.runtime import run_now
 from tensorcommons.errors import InvalidWeights
+from tensorcommons.hub import gguf_tokenizer
 from tensorcommons.hub.encoding import unpack
 from tensorcommons.hub.gguf_source import GgufSource
 from tensorcommons.hub.gguf_tokenizer import LONGEST, SPACE, GgufTokenizer
@@ -228,6 +229,15 @@ def test_pieces_whose_merges_would_take_too_long_are_refused():
     ):
         with pytest.raises(InvalidWeights, match=reason):
             made({key: value for key, value in {**values, **changes}.items() if value is not None})
+
+
+def test_the_merges_of_pieces_are_bounded(monkeypatch):
+    monkeypatch.setattr(gguf_tokenizer, "MOST", 2000)
+    tokens = ["<unk>", "<s>", *("a" * count for count in range(1, 61))]
+    types = np.array([UNKNOWN, CONTROL, *[NORMAL] * 60], np.int32)
+    values = {"model": "llama", "tokens": tokens, "token_type": types, "scores": np.zeros(62, np.float32)}
+    with pytest.raises(InvalidWeights, match="more than 1,000 pairs of others"):
+        made({**values, "bos_token_id": 1, "unknown_token_id": 0})
 
 
 async def test_the_settings_of_a_file():
