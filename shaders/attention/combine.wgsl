@@ -1,5 +1,5 @@
 // y[b, h, q] = (sum over s of w[s] * sums[s]) / (sum over s of w[s] * total[s]), where w[s] = exp(largest[s] - the largest
-// of them); for the parts s of the keys, as few_queries.wgsl writes them. 0 if there is no key.
+// of them); for the parts s of the keys, as few_queries.wgsl writes them. Without keys the result is 0.
 //
 // bindings: 0 params · 1 x, the parts · 2 y
 // dispatch: a workgroup a query and head, spread over x and y

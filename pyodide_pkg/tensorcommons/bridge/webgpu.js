@@ -10,7 +10,7 @@ export { reasonWithoutAdapter };
 
 const UNFREED = 1 << 24; // bytes of destroyed buffers that may wait for the next submission
 
-// Open an adapter and its device. Returns null if there is no adapter.
+// Open an adapter and its device. Returns null if the browser offers no adapter.
 export async function open() {
   const opened = await requestDevice();
   return opened && new Gpu(opened.adapter, opened.device);

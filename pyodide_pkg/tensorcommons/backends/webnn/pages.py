@@ -1,7 +1,7 @@
 """The places of a table's pages, computed once for all layers of a decoding step instead of once for each graph.
 
-A step appends one token of one row. What depends on the table alone are the slots that are written, the pages that are
-read in order, and which of their tokens there are; appends and reads of the layers are then an operation or three.
+A step appends one token of one row. The slots that are written, the order of the pages that are read, and a mask of
+their tokens depend on the table alone; each layer's append and read then take one to three operations.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from ...dtypes import bool as boolean
 from ...dtypes import float32, int32
+from ...errors import UnsupportedOp
 from ...shapes import size_of
 from ..base import Attributes, Computation, Op, Spec, Value
 
@@ -22,12 +23,13 @@ def _first(specs: Sequence[Spec], _: Attributes) -> Spec:
     return specs[0]
 
 
-def _not_elsewhere(*_: Any, **__: Any) -> Any:
-    raise NotImplementedError("only WebNN computes this, by the rule of lowering/paging.py")
-
-
 def _op(name: str, **costs: Any) -> Op:
-    return Op(name, _first, _not_elsewhere, **costs)
+    """Define an op of WebNN's graphs alone, computed by its rule in lowering/paging.py: no other device is given it."""
+
+    def reference(*_: Any, **__: Any) -> Any:
+        raise UnsupportedOp(name, "any device but WebNN", "it is part of a graph of WebNN")
+
+    return Op(name, _first, reference, **costs)
 
 
 # Of a table: bool (pages, 1, size, 1), int32 (count,) and bool (1, 1, count * size, 1). Attributes: pages and size.
