@@ -11,7 +11,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Model, TensorSharingManager
 from tensorcommons.errors import InvalidWeights, TensorCommonsError, UnsupportedModel
-from tensorcommons.formats import STORED
+from tensorcommons.formats import BLOCKS
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, files_of, pack
 from tests.cases.gguf_files import GOLDENS, SIZES, metadata_for, quantized, stored, tensors_for, write
@@ -49,7 +49,7 @@ def both(kind: str, files: dict[str, bytes], types: Any) -> tuple[bytes, dict[st
         else:
             blocks = quantized(of, array.shape, number)
             tensors[name] = of, array.shape, blocks
-            wide = STORED[of.lower()].numbers(blocks)
+            wide = BLOCKS[of.lower()].numbers(blocks)
         numbers[names[name]] = _as_in_checkpoints(kind, name, wide.reshape(array.shape), config)
     return write(metadata_for(kind, files), tensors), {**files, WEIGHTS: pack(numbers)}
 
@@ -149,7 +149,7 @@ async def blocks_of_the_device_are_kept(place: Place) -> None:
             continue
         words = np.frombuffer(bytes(await entry.storage.content()), np.int8)
         wanted = np.frombuffer(bytes(await numbers[name].storage.content()), np.float32)
-        found = STORED["q8_0"].dense(words, (len(wanted) // 256, 256)).reshape(-1)
+        found = BLOCKS["q8_0"].dense(words, (len(wanted) // 256, 256)).reshape(-1)
         near(found, wanted, 0.01)
         kept, converted = kept + np.array_equal(found, wanted), converted + (not np.array_equal(found, wanted))
     assert (kept, converted) == (8, 7)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tensorcommons.bridge.runtime import run_now
 from tensorcommons.errors import DownloadError, InvalidWeights
-from tensorcommons.formats import STORED
+from tensorcommons.formats import BLOCKS
 from tensorcommons.hub.gguf import EVERY, MAX_PAIRS, parse_gguf_header, read_gguf_header
 from tensorcommons.hub.safetensors import MAX_HEADER, MAX_TENSORS, as_array
 from tensorcommons.hub.sources import open_source
@@ -78,7 +78,7 @@ async def test_reads_over_http(server, mode):
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
 async def test_every_type(kind):
-    form = STORED.get(kind.lower())
+    form = BLOCKS.get(kind.lower())
     shape = (2, form.size if form else 5)
     data = quantized(kind, shape, 0) if form else bytes(10 * (4 if kind == "F32" else 2))
     _, header, _ = await read(write({"x": 1}, {"t": (kind, shape, data)}))
@@ -255,7 +255,7 @@ async def consume(data: bytes) -> None:
         for entry in header.entries:
             assert end <= entry.start <= entry.stop <= len(data)
             end = entry.stop
-            form = STORED.get(entry.dtype.lower())
+            form = BLOCKS.get(entry.dtype.lower())
             with np.errstate(all="ignore"):
                 piece = data[entry.start : entry.stop]
                 numbers = form.numbers(piece).reshape(entry.shape) if form else as_array(entry, piece)

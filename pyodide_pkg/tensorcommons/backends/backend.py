@@ -49,6 +49,7 @@ class Backend(ABC, Generic[E]):
     name: str
     is_software: bool
     facts: Facts
+    block_formats: frozenset[str] = frozenset()  # of weights that it stores as they are, and computes with
     limits: dict[str, int]
     features: Sequence[str] = ()  # what it has beside that, in words
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand

@@ -1,7 +1,7 @@
 """Formats of weights by name.
 
-``BLOCKS`` are the block formats that devices store: a further one is a line here and in each device's table of formats.
-``STORED`` are those of GGUF files; weights in the others are widened while they are loaded.
+``BLOCKS`` are the block formats, of which each backend stores those of its ``block_formats``. Weights in the others are
+widened while they are loaded.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from .legacy_quants import IQ4_NL, Q4_0, Q4_1, Q5_0, Q5_1
 from .q8_0 import Q8_0
 
 DENSE = {"float32": DenseFormat("float32"), "float16": DenseFormat("float16")}
-BLOCKS = {block.name: block for block in (Q8_0,)}
-STORED = {block.name: block for block in (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL)}
+BLOCKS = {block.name: block for block in (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL)}
 FORMATS: dict[str, Format] = {**DENSE, **BLOCKS}
 # Formats by the values of from_pretrained(dtype=...).
 BY_OPTION = {
@@ -25,4 +24,4 @@ BY_OPTION = {
     "q8": "q8_0",
 }
 
-__all__ = ["BLOCKS", "BY_OPTION", "DENSE", "FORMATS", "STORED", "BlockFormat", "DenseFormat", "Format", "Packer"]
+__all__ = ["BLOCKS", "BY_OPTION", "DENSE", "FORMATS", "BlockFormat", "DenseFormat", "Format", "Packer"]

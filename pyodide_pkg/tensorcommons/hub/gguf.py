@@ -25,7 +25,7 @@ import numpy as np
 
 from ..bridge.runtime import in_slices
 from ..errors import InvalidWeights, quoted
-from ..formats import STORED
+from ..formats import BLOCKS
 from .config import MAX_VALUES
 from .foreign import ENOUGH, foreign
 from .safetensors import ITEMSIZE, MAX_HEADER, MAX_TENSORS, Header, TensorEntry
@@ -43,7 +43,7 @@ SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B
 BOOLEAN, STRING, ARRAY = 7, 8, 9
 
 DENSE = {0: "F32", 1: "F16", 30: "BF16"}
-BLOCKS = {
+BLOCK_TYPES = {
     2: "Q4_0",
     3: "Q4_1",
     6: "Q5_0",
@@ -226,11 +226,11 @@ def _listed(fields: _Fields, number: int) -> Generator[int, None, _Listed]:
     shape = tuple(reversed(extents))
     if kind in DENSE:
         dtype, each, nbytes = DENSE[kind], 1, ITEMSIZE[DENSE[kind]]
-    elif kind in BLOCKS:
-        form = STORED[BLOCKS[kind].lower()]
-        dtype, each, nbytes = BLOCKS[kind], form.size, form.nbytes
+    elif kind in BLOCK_TYPES:
+        form = BLOCKS[BLOCK_TYPES[kind].lower()]
+        dtype, each, nbytes = BLOCK_TYPES[kind], form.size, form.nbytes
     else:
-        known = ", ".join((*DENSE.values(), *BLOCKS.values()))
+        known = ", ".join((*DENSE.values(), *BLOCK_TYPES.values()))
         raise fields.bad(
             f"{what} is of type {OTHERS.get(kind, kind)}, which is not read; known: {known}. "
             "Use a file of this model in another quantisation, such as Q4_K_M or Q8_0"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from ..errors import InvalidWeights, quoted, shown
-from ..formats import STORED
+from ..formats import BLOCKS
 from ..hub.weights import WeightsFile
 from ..shapes import Shape
 from .weight_loader import Shard
@@ -64,7 +64,7 @@ def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Weig
 def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:
     if shape != asked:
         raise InvalidWeights(file, f"tensor {quoted(name)} has shape {quoted(shape)}; the config requires {asked}")
-    if dtype not in FLOATS and dtype.lower() not in STORED:
+    if dtype not in FLOATS and dtype.lower() not in BLOCKS:
         raise InvalidWeights(file, f"tensor {quoted(name)} is {dtype}; a parameter must be {' or '.join(FLOATS)}")
 
 

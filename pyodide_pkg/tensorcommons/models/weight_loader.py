@@ -24,7 +24,7 @@ from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import Slices, yield_to_loop
 from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
-from ..formats import BLOCKS, STORED, Packer
+from ..formats import BLOCKS, Packer
 from ..graph.needs import Need
 from ..hub.cached import CachedSource
 from ..hub.entries import Read
@@ -340,7 +340,7 @@ class Conversion:
         self.file = file
         self.packing = BLOCKS[spec.format] if isinstance(spec, BlockSpec) else None
         self.name = spec.dtype.name if self.packing is None else self.packing.name  # the format on the device
-        self.stored = STORED.get(entry.dtype.lower())  # the blocks of the file
+        self.stored = BLOCKS.get(entry.dtype.lower())  # the blocks of the file
         self.is_none = (
             not (self.packing or self.stored or entry.heads)
             and entry.dtype != "BF16"

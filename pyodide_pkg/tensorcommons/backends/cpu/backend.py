@@ -28,6 +28,7 @@ from .code import Code, CodeRange, address_of, assemble
 from .elementwise import computes
 from .kernels import reads, records_of
 from .paging import attends
+from .quantized import BLOCKS
 from .record import loaded
 
 ADDRESSES = 2**32 - 2**16  # the largest size of WebAssembly's memory in bytes
@@ -53,6 +54,7 @@ class CpuBackend(Backend[Code]):
     """
 
     kind = "cpu"
+    block_formats = frozenset(BLOCKS)
     name = f"NumPy {np.__version__}"
     is_software = True
     facts = Facts(

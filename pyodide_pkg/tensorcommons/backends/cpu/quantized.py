@@ -22,6 +22,9 @@ from .record import (
     rows_of,
 )
 
+# The formats of weights that it stores. It has kernels of Q8_0; NumPy widens the others, part by part.
+BLOCKS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl")
+
 
 def linear(step: Step) -> Iterator[Record] | None:
     """Multiply by a weight of Q8_0, with the epilogue of the step."""

@@ -24,6 +24,7 @@ from .kernels import KERNELS, Adapter, append, few_queries, few_rows
 from .kernels.common import ENDLESS, LOOPS, require_shader_types
 from .kernels.matmul import parts_of_depth
 from .kernels.probe import PROBES, probes
+from .packing import DECODERS
 from .shader import Dispatch, compose
 from .windows import ALIGNMENT, Windows
 
@@ -93,6 +94,7 @@ class WebGPUBackend(Backend[Replay]):
     """One GPUDevice behind the bridge."""
 
     kind = "webgpu"
+    block_formats = frozenset(DECODERS)
     keeps_kernels = True
     keeps_spares = True
     keeps_staging = True

@@ -24,7 +24,7 @@ from .builder import GraphBuilder
 from .constants import Constants, RowGraph
 from .decoding import decoding_stages
 from .description import Description, tensor_kind
-from .fields import Fields
+from .fields import BLOCKS, Fields
 from .lowering import lower, lower_supported
 from .lowering.context import LoweringContext
 from .multicore import stages_of
@@ -56,6 +56,7 @@ class WebNNBackend(Backend[Built]):
     """
 
     kind = "webnn"
+    block_formats = frozenset(BLOCKS)
     facts = Facts(
         rank=1,
         fallback_rank=1,
