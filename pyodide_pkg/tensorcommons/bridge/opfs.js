@@ -6,6 +6,8 @@ import { digestsOf } from "./digest.js";
 import * as files from "./files.js";
 
 const NAME = "tensorcommons files"; // of the worker, which imports this file
+const START = 15_000; // milliseconds in which it must start
+const RUNS = "runs"; // its first message
 const works = { ...files, digestsOf: (store, sizes, bytes) => digestsOf(bytes, sizes) };
 
 /** Open the folder, or create it, and start the worker. Throws if the browser has no storage. */
@@ -55,24 +57,30 @@ async function outcome(store, work, given, bytes) {
   }
 }
 
-// Start the worker; null if it cannot be started, or has no handles for files. A module from text, as from the wheel, has
-// no address that a worker could be started from.
+// Start the worker; null if it cannot be started, does not start within START, or has no handles for files. It says that
+// it runs before it is sent anything: under load, Firefox ESR 153 did not start it, or lost what was sent before. A module
+// from text, as from the wheel, has no address that a worker could be started from.
 function startWorker(folder) {
   const script = import.meta.url.startsWith("data:")
     ? URL.createObjectURL(new Blob([`import ${JSON.stringify(import.meta.url)};`], { type: "text/javascript" }))
     : import.meta.url;
   return new Promise((resolve) => {
     const worker = new Worker(script, { type: "module", name: NAME });
-    worker.onerror = (event) => {
-      event.preventDefault();
-      resolve(null);
-    };
-    worker.onmessage = ({ data: hasHandles }) => {
-      if (!hasHandles) worker.terminate();
+    const settle = (hasHandles) => {
+      clearTimeout(timer);
       worker.onmessage = worker.onerror = null;
+      if (!hasHandles) worker.terminate();
       resolve(hasHandles ? worker : null);
     };
-    worker.postMessage(folder);
+    const timer = setTimeout(settle, START, false);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      settle(false);
+    };
+    worker.onmessage = ({ data }) => {
+      if (data === RUNS) worker.postMessage(folder);
+      else settle(data);
+    };
   }).catch(() => null).finally(() => URL.revokeObjectURL(script));
 }
 
@@ -85,4 +93,7 @@ async function serve(folder) {
   postMessage(Boolean(store?.sync));
 }
 
-if (globalThis.name === NAME) onmessage = ({ data: folder }) => serve(folder);
+if (globalThis.name === NAME) {
+  onmessage = ({ data: folder }) => serve(folder);
+  postMessage(RUNS);
+}
