@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
-from tensorcommons.formats import BLOCKS, DENSE, Packer
+from tensorcommons.formats import BLOCKS, DENSE, GROUPS, OF_GGUF, Packer
 from tensorcommons.ops.quantized import quantized_linear, quantized_rows
 from tensorcommons.sharing.storage import Storage
 from tensorcommons.tensor import Tensor
@@ -36,7 +37,8 @@ def stored(device: Device, shape: tuple[int, int], seed: int = 0) -> tuple[Stora
 
 @only("cpu")
 async def numbers_are_those_of_gguf(device: Device) -> None:
-    assert GOLDENS.keys() == BLOCKS.keys()
+    assert GOLDENS.keys() == {form.name for form in OF_GGUF}
+    assert device.backend.block_formats == BLOCKS.keys()
     for name, golden in GOLDENS.items():
         form = BLOCKS[name]
         file = blocks(name)
@@ -54,6 +56,57 @@ async def numbers_are_those_of_gguf(device: Device) -> None:
             assert digest(np.frombuffer(form.quantize(to_quantize()[what]), np.uint8)) == golden["quantized"][what], (
                 what
             )
+
+
+def e4m3(bits: int) -> float:
+    """The number of a byte, from its definition (OCP 8-bit floating point specification, E4M3)."""
+    sign, exponent, mantissa = -1.0 if bits & 128 else 1.0, bits >> 3 & 15, bits & 7
+    if exponent == 15 and mantissa == 7:
+        return float("nan")
+    return sign * (mantissa / 8 * 2.0**-6 if exponent == 0 else (1 + mantissa / 8) * 2.0 ** (exponent - 7))
+
+
+def group_of(block: bytes, kind: str, size: int, scale: str) -> list[float]:
+    """The numbers of a block, one by one."""
+    at = size // 2 if kind == "int4" else size
+    width = 4 if scale == "float32" else 2
+    raw = block[at : at + width]
+    (factor,) = {
+        "float16": lambda: struct.unpack("<e", raw),
+        "bfloat16": lambda: struct.unpack("<f", bytes(2) + raw),
+        "float32": lambda: struct.unpack("<f", raw),
+    }[scale]()
+    if kind == "fp8":
+        return [factor * e4m3(each) for each in block[:size]]
+    (zero,) = struct.unpack("b", block[at + width : at + width + 1])
+    if kind == "int8":
+        return [factor * (each - zero) for each in struct.unpack(f"{size}b", block[:size])]
+    halves = [
+        [each & 15 for each in block[k : k + 16]] + [each >> 4 for each in block[k : k + 16]] for k in range(0, at, 16)
+    ]
+    return [factor * (quant - zero) for half in halves for quant in half]
+
+
+@only("cpu")
+async def groups_are_scales_times_quants_less_zeros(device: Device) -> None:
+    rng = np.random.default_rng(0)
+    for (kind, size, scale), form in GROUPS.items():
+        raw = rng.integers(0, 256, (64, form.nbytes), np.uint8)
+        raw[:4, :64] = np.arange(256, dtype=np.uint8).reshape(4, 64)[:, : form.nbytes] if form.nbytes >= 64 else 7
+        place, width = form.fields[1]
+        scales = rng.normal(size=64).astype(np.float32) * np.float32(0.01)
+        halves = scales.astype(np.float16).view(np.uint16), (scales.view(np.uint32) >> 16).astype(np.uint16)
+        bits: Any = {"float16": halves[0], "bfloat16": halves[1], "float32": scales}[scale]
+        raw[:, place : place + width] = bits.view(np.uint8).reshape(64, width)
+        wanted = [group_of(bytes(block), kind, size, scale) for block in raw]
+        shape = (16, 4 * size)
+        words = np.frombuffer(form.pack(raw.tobytes()), np.int8)
+        found = form.dense(words, shape)
+        np.testing.assert_array_equal(found, np.array(wanted, np.float64).astype(np.float32).reshape(shape))
+        assert form.unpack(words, shape) == raw.tobytes() and form is BLOCKS[form.name]
+        # Of a file: quants, scales, and zeros of as many bits as the quants.
+        zeros = {"int4": 0.5, "int8": 1, "fp8": 0}[kind]
+        assert form.nbytes <= 1.03 * (form.nbytes - (kind != "fp8") + zeros)
 
 
 @only("cpu")

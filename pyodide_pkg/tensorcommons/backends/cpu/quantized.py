@@ -23,7 +23,15 @@ from .record import (
 )
 
 # The formats of weights that it stores. It has kernels of Q8_0; NumPy widens the others, part by part.
-BLOCKS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl")
+BLOCKS = (
+    *("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl"),
+    *(
+        f"{kind}_g{size}{scale}"
+        for kind in ("int4", "int8", "fp8")
+        for size in (32, 64, 128)
+        for scale in ("", "_bf16", "_f32")
+    ),
+)
 
 
 def linear(step: Step) -> Iterator[Record] | None:
