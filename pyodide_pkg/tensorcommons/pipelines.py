@@ -16,6 +16,7 @@ from .models.architecture import check_task
 from .models.loading import from_pretrained
 from .models.model import Model
 from .models.weight_loader import Progress
+from .ops.quantized import check_precision
 from .sharing.manager import TensorSharingManager
 from .tasks import TASKS, check_options
 from .tasks.batches import check_size
@@ -31,6 +32,7 @@ async def pipeline(
     manager: TensorSharingManager,
     device: str | Device = "auto",
     dtype: str | None = None,
+    precision: str = "fast",
     progress_callback: Progress | None = None,
     cache: CacheSpec = "auto",
     token: str | None = None,
@@ -38,8 +40,8 @@ async def pipeline(
 ) -> Pipeline:
     """Create a pipeline for ``task`` on ``source``: a loaded model, or any source that ``from_pretrained`` takes.
 
-    ``device``, ``dtype``, ``progress_callback``, ``cache`` and ``token`` are passed to ``from_pretrained``; a loaded
-    model is used as it is.
+    ``device``, ``dtype``, ``precision``, ``progress_callback``, ``cache`` and ``token`` are passed to
+    ``from_pretrained``; a loaded model is used as it is.
 
     Results have the shapes of the pipelines of `transformers` for the same call, with arrays in place of nested lists:
     one result for one input, a list of results for a list. ``options`` are the defaults of every call; a call may
@@ -89,7 +91,8 @@ async def pipeline(
 
     Raises:
         UnsupportedModel: the model does not support the task.
-        TensorCommonsError: the task or an option is unknown, or a loaded model has another device, dtype or cache.
+        TensorCommonsError: the task or an option is unknown, or a loaded model has another device, dtype,
+            precision or cache.
 
     >>> manager = tc.TensorSharingManager(max_memory_mb=256)
     >>> similar = await tc.pipeline("sentence-similarity", "./models/all-MiniLM-L6-v2", manager=manager)
@@ -103,7 +106,7 @@ async def pipeline(
     kind = TextGeneration if task in GENERATION_TASKS else Pipeline
     if isinstance(source, Model):
         check_task(task, source.architecture.tasks, source.name)
-        _check_is_asked_as_loaded(source, device=device, dtype=dtype, cache=cache, token=token)
+        _check_is_asked_as_loaded(source, device=device, dtype=dtype, precision=precision, cache=cache, token=token)
         return kind(task, source, owns_model=False, options=options)
     try:
         model = await from_pretrained(
@@ -111,6 +114,7 @@ async def pipeline(
             manager=manager,
             device=device,
             dtype=dtype,
+            precision=precision,
             task=task,
             progress_callback=progress_callback,
             cache=cache,
@@ -134,9 +138,11 @@ def check_defaults(task: str, options: Mapping[str, Any]) -> None:
 
 
 def _check_is_asked_as_loaded(
-    model: Model, *, device: str | Device, dtype: str | None, cache: CacheSpec, token: str | None
+    model: Model, *, device: str | Device, dtype: str | None, precision: str, cache: CacheSpec, token: str | None
 ) -> None:
     others = {"dtype": dtype not in (None, "float32"), "cache": cache != "auto", "token": token is not None}
+    check_precision(precision)
+    others["precision"] = precision not in ("fast", model.precision)
     others["device"] = device not in ("auto", model.device.kind, model.device)
     asked = [name for name, differs in others.items() if differs]
     if asked:

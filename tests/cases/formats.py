@@ -11,7 +11,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.errors import ShapeMismatch, UnsupportedDtype
+from tensorcommons.errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
 from tensorcommons.formats import BLOCKS, DENSE, GROUPS, OF_GGUF, Packer
 from tensorcommons.ops.quantized import quantized_linear, quantized_rows
 from tensorcommons.sharing.storage import Storage
@@ -212,6 +212,7 @@ async def operands_that_do_not_fit_are_refused(device: Device) -> None:
     refused(device, ShapeMismatch, lambda: product(x, shape=(256,)))
     refused(device, ShapeMismatch, lambda: product(x, shape="4 x 64"))
     refused(device, UnsupportedDtype, lambda: product(x, name="float32"))
+    refused(device, TensorCommonsError, lambda: quantized_linear(x, weight, **OPTIONS, shape=(4, 64), precision="best"))
     refused(device, UnsupportedDtype, lambda: product(ids))
     refused(device, UnsupportedDtype, lambda: quantized_rows(weight, wide, **OPTIONS, shape=(4, 64)))
     refused(device, ShapeMismatch, lambda: quantized_linear(x, x, **OPTIONS, shape=(4, 64)))

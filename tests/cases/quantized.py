@@ -11,7 +11,7 @@ from scripts.random_checkpoint import RandomCheckpoint
 from tensorcommons import Model, TensorSharingManager
 from tensorcommons.backends.budget import STAGING_RESERVE
 from tensorcommons.bridge.byte_buffer import pool
-from tensorcommons.errors import InvalidWeights
+from tensorcommons.errors import InvalidWeights, TensorCommonsError
 from tensorcommons.formats import BLOCKS
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS, Tensors, pack, tensors_of
@@ -206,6 +206,36 @@ async def a_quantised_model_on_every_device(place: Place) -> None:
     assert start.memory()["weights"] == held
     model.unload()
     again.unload()
+
+
+def _precisions(model: Model) -> set[Any]:
+    """The precisions of the quantised products in the graph of a call."""
+    waiting, seen = list(model.request(IDS, None).trace.nodes), {}
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen[id(node)] = node
+            waiting += node.inputs
+    return {each.attrs["precision"] for each in seen.values() if each.op and each.op.name == "quantized_linear"}
+
+
+async def precision_is_checked_and_part_of_the_graph(place: Place) -> None:
+    """It is "exact" for "fast" where the device has no other products, and an unknown one is named before a load."""
+    manager, files = place.manager(), files_of(BERT)
+    await raises(TensorCommonsError, tc.from_pretrained(files, manager=manager, precision="best"), "best", "fast")
+    model = await tc.from_pretrained(files, manager=manager, device=place.device, dtype="int8", precision="exact")
+    assert _precisions(model) == {"exact"} and model.precision == "exact"
+    task = "feature-extraction"
+    wrongs: tuple[Any, ...] = ("best", 1)
+    for wrong in wrongs:
+        await raises(TensorCommonsError, tc.pipeline(task, model, manager=manager, precision=wrong), repr(wrong))
+    assert (await tc.pipeline(task, model, manager=manager, precision="exact")).model is model
+    fast = await tc.from_pretrained(files, manager=manager, device=place.device, dtype="int8")
+    await raises(TensorCommonsError, tc.pipeline(task, fast, manager=manager, precision="exact"), "precision")
+    wanted = "fast" if place.device.backend.multiplies_int8 else "exact"
+    assert _precisions(fast) == {wanted} and fast.precision == "fast"
+    model.unload()
+    fast.unload()
 
 
 @shows("bert", "MiniLM, int8", "float32")

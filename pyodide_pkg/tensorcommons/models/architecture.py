@@ -112,15 +112,24 @@ def example_inputs(architecture: Architecture) -> Prepared:
     return architecture.inputs.prepare(architecture.inputs.example(), architecture.model_type)
 
 
-def weights_of(architecture: Architecture, tensors: Mapping[str, Tensor]) -> dict[Param, Weight]:
+def precision_on(device: Device, precision: str) -> str:
+    """Return the precision of quantised products on ``device``: "exact" unless it has others for "fast"."""
+    return precision if device.backend.multiplies_int8 else "exact"
+
+
+def weights_of(
+    architecture: Architecture, tensors: Mapping[str, Tensor], precision: str = "exact"
+) -> dict[Param, Weight]:
     """Return the weights whose ``tensors`` have the names of the parameters."""
-    return {param: Weight(tensors[name], param.shape) for name, param in architecture.manifest.items()}
+    return {param: Weight(tensors[name], param.shape, precision) for name, param in architecture.manifest.items()}
 
 
-def forward_nodes(architecture: Architecture, device: Device, specs: Mapping[str, Spec]) -> list[Node]:
+def forward_nodes(
+    architecture: Architecture, device: Device, specs: Mapping[str, Spec], precision: str = "exact"
+) -> list[Node]:
     """Trace a forward over example inputs and placeholders for the weights, so that it can be planned without them."""
     leaves = {name: Tensor.symbolic(argument(name, spec), device) for name, spec in specs.items()}
-    weights = weights_of(architecture, leaves)
+    weights = weights_of(architecture, leaves, precision_on(device, precision))
     example = arguments_of(example_inputs(architecture).shapes)
     inputs = {name: Tensor.symbolic(argument(name, spec, is_stored=False), device) for name, spec in example}
     return [tensor.node for tensor in architecture.forward(weights, inputs).values()]

@@ -35,10 +35,11 @@ from ..hub.sources import cached, open_source
 from ..hub.streams import FileMissingError
 from ..hub.tokenizer import Tokenizer
 from ..hub.weights import WeightsFile
+from ..ops.quantized import check_precision
 from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .architecture import Architecture, check_task, forward_nodes, weights_of
+from .architecture import Architecture, check_task, forward_nodes, precision_on, weights_of
 from .checkpoint import Checkpoint
 from .checkpoint_match import match
 from .config import architectures
@@ -78,6 +79,7 @@ async def from_pretrained(
     manager: TensorSharingManager,
     device: str | Device = "auto",
     dtype: str | None = None,
+    precision: str = "fast",
     task: str | None = None,
     progress_callback: Progress | None = None,
     tokenizer: bool = True,
@@ -98,6 +100,10 @@ async def from_pretrained(
     and, with "int8", matrices whose rows are not whole blocks are float32. Blocks of a GGUF file are widened, those of
     Q8_0 kept with "int8".
 
+    ``precision`` is that of products with quantised weights: "fast" (the default) rounds activations to int8 in blocks
+    of 32 on devices that multiply such numbers faster (WebGPU, where the browser has the instruction), and "exact"
+    computes with float activations, as all other devices do with either.
+
     ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
     "seconds_left"}``, sizes in bytes. ``status`` is "initiate", "download", "progress", "progress_total", "done" or
     "ready"; ``from_cache`` counts the bytes of weights read from the cache so far; ``offline`` is true if a cached copy
@@ -114,6 +120,7 @@ async def from_pretrained(
         InvalidWeights: a file is damaged, lacks tensors that its config requires, or has numbers that cannot be
             quantised.
         UnsupportedModel: the architecture is not supported.
+        TensorCommonsError: ``precision`` is unknown.
         MemoryBudgetError: the weights exceed the limit, or (DeviceMemoryError) the memory of the device; with "auto",
             of every device.
         DeviceUnavailable: the device was lost before and cannot be opened again; with "auto", every device was.
@@ -127,7 +134,7 @@ async def from_pretrained(
     (1, 6, 384)
     >>> manager.close()
     """
-    options = source, manager, device, dtype, task, progress_callback, tokenizer, cache, token
+    options = source, manager, device, dtype, precision, task, progress_callback, tokenizer, cache, token
     refused: dict[Device, str] = {}
     try:
         while True:
@@ -162,6 +169,7 @@ async def _loaded(
     manager: TensorSharingManager,
     device: str | Device,
     dtype: str | None,
+    precision: str,
     task: str | None,
     progress_callback: Progress | None,
     tokenizer: bool,
@@ -174,6 +182,7 @@ async def _loaded(
     files = open_source(source, token=token)
     if dtype not in (None, *BY_OPTION):
         raise UnsupportedDtype(f"dtype must be {', '.join(BY_OPTION)} or None, not {quoted(dtype)}")
+    check_precision(precision)
     form = BY_OPTION["float32" if dtype is None else dtype]
     name = manager.add_model(files.name, manager.devices.choose(device))
     try:
@@ -199,7 +208,7 @@ async def _loaded(
             manager.place_model(name, target)
             loader = WeightLoader(manager, target, name, shards, report)
             loader.read_ahead(specs)
-            nodes = forward_nodes(architecture, target, specs)
+            nodes = forward_nodes(architecture, target, specs, precision)
             if reason := await misfit(target, nodes, specs.values()):
                 refused[target] = reason
                 raise DeviceMemoryError(target.kind, name, reason, remedy="load it on another device")
@@ -224,9 +233,8 @@ async def _loaded(
         processor = await _processor(files, architecture.model_type) if "pixel_values" in names else None
         if task is not None:
             check_task(task, architecture.tasks, name)
-        model = Model(
-            name, architecture, weights_of(architecture, weights), target, manager, reader, decision.why, processor
-        )
+        held = weights_of(architecture, weights, precision_on(target, precision))
+        model = Model(name, architecture, held, target, manager, reader, decision.why, processor, precision)
         model.why_no_tokenizer, model.use = why_none, use
     except BaseException:
         manager.abandon_model(name)

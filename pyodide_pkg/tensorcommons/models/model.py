@@ -28,7 +28,7 @@ from ..sharing.contract import Request
 from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
-from .architecture import Architecture, Prepared, arguments_of, example_inputs
+from .architecture import Architecture, Prepared, arguments_of, example_inputs, precision_on
 from .batch import Batch
 from .beam_session import BeamSession
 from .decode_programs import DecodePrograms
@@ -77,6 +77,7 @@ class Model:
         tokenizer: Tokenizer | None,
         why: str = "it was asked for",
         processor: ImageProcessor | None = None,
+        precision: str = "exact",
     ) -> None:
         self.name = name
         self.device = device
@@ -84,6 +85,7 @@ class Model:
         self.manager = manager
         self.tokenizer = tokenizer
         self.processor = processor
+        self.precision = precision  # that was asked for; a device without "fast" products computes exactly
         self.architecture = architecture
         self.model_type, self.config = architecture.model_type, architecture.config
         self.input_names = architecture.inputs.names
@@ -161,8 +163,8 @@ class Model:
         self.device, self.why = decision.device, decision.why
         for param, weight in self._weights.items():
             storage = weight.data.node.storage
-            if storage is not None and storage in weights:
-                self._weights[param] = replace(weight, data=weights[storage])
+            data = weight.data if storage is None else weights.get(storage, weight.data)
+            self._weights[param] = replace(weight, data=data, precision=precision_on(self.device, self.precision))
         self.traces = self._new_traces()
         self._batch = None
 

@@ -21,10 +21,11 @@ from .scope import Param
 
 @dataclass(frozen=True)
 class Weight:
-    """The value of a parameter: a tensor over its storage, and its logical shape."""
+    """The value of a parameter: a tensor over its storage, its logical shape, and the precision of its products."""
 
     data: Tensor
     shape: Shape
+    precision: str = "exact"
 
     @property
     def format(self) -> str:
@@ -42,7 +43,9 @@ class Weight:
         If ``is_transposed``, W is (inputs, outputs), and the result is ``x @ W + bias``.
         """
         if self._is_quantized and not is_transposed:
-            return quantized_linear(x, self.data, bias, block_format=self.format, shape=self.shape)
+            return quantized_linear(
+                x, self.data, bias, block_format=self.format, shape=self.shape, precision=self.precision
+            )
         return linear(x, permute_dims(self.tensor, (1, 0)) if is_transposed else self.tensor, bias)
 
     def rows(self, ids: TensorLike) -> Tensor:

@@ -1,6 +1,8 @@
 """Products with quantised weights, and rows of quantised tables. The operand is the storage of a block format.
 
 ``block_format`` names it (:mod:`tensorcommons.formats`), and ``weight_shape`` is (out, in), or (rows, size) of a table.
+``precision`` of a product is "exact", or "fast" on a device that multiplies int8 numbers (``Backend.multiplies_int8``):
+there activations are rounded to int8 in blocks of 32.
 Layers call these ops through :class:`~tensorcommons.nn.weight.Weight`; sums are float32.
 """
 
@@ -13,12 +15,20 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Spec
-from ..errors import ShapeMismatch, UnsupportedDtype, quoted
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from ..formats import BLOCKS, BlockFormat
 from ..shapes import Shape, size_of
 from ..tensor import Tensor, TensorLike
 from .matmul import common_float, epilogue_operations, finished
 from .registry import apply, as_float32, define
+
+PRECISIONS = ("exact", "fast")
+
+
+def check_precision(precision: object) -> None:
+    """Raise TensorCommonsError unless ``precision`` is one of :data:`PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise TensorCommonsError(f"precision must be {' or '.join(PRECISIONS)}, not {quoted(precision)}")
 
 
 def _weight(words: Spec, attrs: Attributes) -> tuple[BlockFormat, Shape]:
@@ -41,6 +51,7 @@ def _weight(words: Spec, attrs: Attributes) -> tuple[BlockFormat, Shape]:
 
 
 def _infer_linear(specs: Sequence[Spec], attrs: Attributes) -> Spec:
+    check_precision(attrs["precision"])
     x, words, *more = specs
     dtype = common_float([x, *more], "a product with a quantised weight")
     _, shape = _weight(words, attrs)
@@ -55,8 +66,16 @@ def _infer_linear(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 
 def _linear(
-    x: Any, words: Any, *more: Any, block_format: str, weight_shape: Shape, activation: str | None, residual: bool
+    x: Any,
+    words: Any,
+    *more: Any,
+    block_format: str,
+    weight_shape: Shape,
+    precision: str,
+    activation: str | None,
+    residual: bool,
 ) -> Any:
+    """Compute a product exactly; devices with another meaning of "fast" do not run this."""
     form, shape, wide = BLOCKS[block_format], weight_shape, as_float32(x)
     y = np.empty((*wide.shape[:-1], shape[0]), np.float32)
     for rows in form.parts(shape):
@@ -98,12 +117,19 @@ QUANTIZED_ROWS = define("quantized_rows", _infer_rows, _rows, traffic=_traffic)
 
 
 def quantized_linear(
-    x: TensorLike, words: Tensor, bias: TensorLike | None = None, *, block_format: str, shape: Shape
+    x: TensorLike,
+    words: Tensor,
+    bias: TensorLike | None = None,
+    *,
+    block_format: str,
+    shape: Shape,
+    precision: str = "exact",
 ) -> Tensor:
     """``x @ weight.T + bias`` of ``x`` (..., in), a weight of ``shape`` (out, in) and ``bias`` (out,).
 
     Raises:
         ShapeMismatch, UnsupportedDtype: ``words`` is not the storage of such a weight, or the operands do not fit it.
+        TensorCommonsError: the precision is unknown.
     """
     more = () if bias is None else (bias,)
     return apply(
@@ -113,6 +139,7 @@ def quantized_linear(
         *more,
         block_format=block_format,
         weight_shape=shape,
+        precision=precision,
         activation=None,
         residual=False,
     )

@@ -47,7 +47,8 @@ class Loads:
         if isinstance(source, str):
             dtype = options.get("dtype")
             form = BY_OPTION.get("float32" if dtype is None else dtype, dtype)
-            key = source, form, repr(sorted((name, options[name]) for name in options.keys() - {"task", "dtype"}))
+            more = {"precision": "fast", **options}
+            key = source, form, repr(sorted((name, more[name]) for name in more.keys() - {"task", "dtype"}))
         load = self._loads.get(key)
         if load is None:
             users: dict[Hashable, Progress | None] = {}
