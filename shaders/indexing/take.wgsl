@@ -16,7 +16,7 @@ struct Params {
   nothing: u32, // NaN or 0, as bits
   first: i32, // first of the choices in x, and their number
   count: i32,
-  scales: u32, // of a quantised x: the first word after its quants
+  blocks: u32, // of a quantised x
   shape: array<vec4<u32>, 2>,
   strides: array<vec4<i32>, 4>,
 }

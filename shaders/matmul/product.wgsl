@@ -14,7 +14,7 @@ struct Params {
   activation: u32,
   batch: u32,
   stride: u32, // from one row of y to the next
-  scales: u32, // of a quantised b: the first word after its quants
+  blocks: u32, // of a quantised b
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings

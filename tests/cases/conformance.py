@@ -7,6 +7,7 @@ the dtypes that it does not declare, a refusal. One program computes all results
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -130,18 +131,23 @@ def ops_of(tensor: Tensor) -> set[str]:
     return found
 
 
+def _generator(op: str, dtype: str) -> np.random.Generator:
+    return np.random.default_rng([*op.encode(), *dtype.encode()])
+
+
 def _case(op: str) -> Callable[[Device], Awaitable[None]]:
     async def case(device: Device) -> None:
         own = [sample for sample in SAMPLES if sample.op == op]
         taken = {dtype for sample in own for dtype in sample.dtypes}
+        # Refusals come first: what checks leave behind may be freed while one counts the memory.
+        for sample, dtype in itertools.product(own, DTYPES):
+            if dtype not in taken:
+                operands = sample.operands(_generator(op, dtype), dtype, sample.shapes[0])
+                tensors = [tc.asarray(a, device=device) for a in operands]
+                refused(device, UnsupportedDtype, partial(sample.call, *tensors))
         for sample in own:
-            for dtype in DTYPES:
-                rng = np.random.default_rng([*op.encode(), *dtype.encode()])
-                if dtype in sample.dtypes:
-                    await check(device, sample, dtype, list(attempts(sample, dtype, rng)))
-                elif dtype not in taken:
-                    tensors = [tc.asarray(a, device=device) for a in sample.operands(rng, dtype, sample.shapes[0])]
-                    refused(device, UnsupportedDtype, partial(sample.call, *tensors))
+            for dtype in (dtype for dtype in DTYPES if dtype in sample.dtypes):
+                await check(device, sample, dtype, list(attempts(sample, dtype, _generator(op, dtype))))
 
     case.__name__ = case.__qualname__ = op
     return case

@@ -14,9 +14,10 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device, Tensor
+from tensorcommons.formats import OF_GGUF
 from tensorcommons.graph.node import Node
 from tensorcommons.ops.quantized import quantized_linear, quantized_rows
-from tensorcommons.samples.quantized import FORMAT, random_blocks
+from tensorcommons.samples.quantized import random_blocks
 from tensorcommons.tensor import realize
 from tests.cases import long
 
@@ -269,8 +270,10 @@ def _linear(d: Draw, x: Tensor) -> Tensor:
     n = d.size(min(260, MOST // max(x.size // max(x.shape[-1], 1), 1)))
     bias = d.leaf(n) if d.one_in(2) else None
     if x.shape[-1] % 32 == 0 and x.shape[-1] and n and d.one_in(2):
-        words = d.put(random_blocks((n, x.shape[-1])))
-        return _finished(d, quantized_linear(x, words, bias, block_format=FORMAT.name, shape=(n, x.shape[-1])))
+        shape = n, x.shape[-1]
+        form = d.some([form for form in OF_GGUF if not form.misfit(shape)])
+        words = d.put(random_blocks(form, shape))
+        return _finished(d, quantized_linear(x, words, bias, block_format=form.name, shape=shape))
     dtype = d.some(("float32", "float32", "float16"))
     if d.one_in(3):
         weight = tc.permute_dims(d.leaf(x.shape[-1], n, dtype=dtype), (1, 0))
@@ -370,10 +373,11 @@ def _append(d: Draw) -> Tensor:
 
 
 def _rows(d: Draw) -> Tensor:
-    shape = d.pick(1, 9), 32 * d.pick(1, 3)
+    form = d.some(OF_GGUF)
+    shape = d.pick(1, 9), form.size * d.pick(1, 3)
     ids = d.leaf(*d.shape(d.pick(0, 1)), dtype="int32", low=-2, high=shape[0] + 1)
     d.is_exact = False
-    return quantized_rows(d.put(random_blocks(shape)), ids, block_format=FORMAT.name, shape=shape)
+    return quantized_rows(d.put(random_blocks(form, shape)), ids, block_format=form.name, shape=shape)
 
 
 def _floats(d: Draw) -> Tensor:

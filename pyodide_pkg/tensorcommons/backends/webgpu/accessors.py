@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from ..base import Operand
-from .packing import DECODERS
+from . import packing as packed
 
 Access: TypeAlias = Literal["elements", "words", "vectors", "eights"]
 
@@ -38,7 +38,8 @@ BYTES = "vec4<u32>(0u, 8u, 16u, 24u)"  # where the four bools of a word begin, i
 class Buffer:
     """One storage buffer of a dispatch: its name in the shader, the value it shows, and how it is accessed.
 
-    ``packing`` is the block format of a quantised weight (:mod:`.packing`), empty for a dense value.
+    ``packing`` is the block format of a quantised weight (:mod:`.packing`), empty for a dense value; ``blocks`` is WGSL
+    for the number of its blocks.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Buffer:
     access: Access = "elements"
     written: bool = False
     packing: str = ""
+    blocks: str = "p.blocks"
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,13 @@ class Accessor:
     windows: int = 1
     first: int | None = None
     packing: str = ""
+    blocks: str = ""
 
     @classmethod
     def of(cls, variable: str, buffer: Buffer, access: Access) -> Accessor:
         """Return the accessor of ``buffer``; ``access`` may be another one than the buffer's own."""
         if buffer.packing:  # words, from which its functions widen the elements
-            return cls(variable, "uint32", "elements", False, "u32", 1, packing=buffer.packing)
+            return cls(variable, "uint32", "vectors", False, "u32", 1, packing=buffer.packing, blocks=buffer.blocks)
         dtype = buffer.operand.dtype
         assert dtype.wgsl is not None, f"{dtype} has no WGSL type; compile() refuses it"
         return cls(variable, dtype.name, access, buffer.written, dtype.wgsl, dtype.lanes)
@@ -98,10 +101,8 @@ class Accessor:
     def functions(self, name: str, text: str) -> str:
         """Return the functions of operand ``name`` that ``text`` calls."""
         if self.packing:
-            decoders = {verb: text.format(name=name) for verb, text in DECODERS[self.packing].items()}
-            own = [decoders[verb] for verb in ("load", "load4") if f"{verb}_{name}(" in text]
-            own += [decoders[verb] for verb in decoders if own and verb not in ("load", "load4")]
-            return "\n".join([replace(self, packing="").functions(f"{name}_words", "\n".join(own)), *own])
+            own = packed.functions(self.packing, name, text, self.blocks)
+            return "\n".join([replace(self, packing="").functions(f"{name}_words", own), own])
         if self.first is not None:
             called = (verb for verb in _PER_INDEX if f"{verb}_{name}(" in text)
             return "\n".join(piece for verb in called for piece in self._windowed(verb, name, self.first))

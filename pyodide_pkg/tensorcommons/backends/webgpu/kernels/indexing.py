@@ -43,8 +43,8 @@ def _in_vectors(rows: Layout, chosen: Layout, stride: int) -> bool:
     return not any(number % 4 for number in (*rows.strides[:-1], rows.offset, stride))
 
 
-def _take(step: Step, adapter: Adapter, packing: str = "", scales: int = 0) -> list[Dispatch]:
-    """Take from x, which may be a table of the block format ``packing`` whose scales begin at the word ``scales``."""
+def _take(step: Step, adapter: Adapter, packing: str = "", blocks: int = 0) -> list[Dispatch]:
+    """Take from x, which may be a table of the block format ``packing``, of ``blocks`` blocks."""
     x, ids = step.inputs
     axis, wrap = step.attrs["axis"], step.attrs["wrap"]
     assert isinstance(axis, int)
@@ -88,7 +88,7 @@ def _take(step: Step, adapter: Adapter, packing: str = "", scales: int = 0) -> l
             Buffer("y", step.output, writes, written=True),
         )
         numbers = (size, bool(wrap), x.shape[axis], x.layout.strides[axis], part.layout.offset, chosen.offset)
-        head = struct.pack("<2I4iI2iI8x", *numbers, NAN if is_float else 0, first, part.shape[axis], scales)
+        head = struct.pack("<2I4iI2iI8x", *numbers, NAN if is_float else 0, first, part.shape[axis], blocks)
         dispatches.append(Dispatch("indexing/take", variables, head + params, buffers, groups))
     return dispatches
 
@@ -96,7 +96,7 @@ def _take(step: Step, adapter: Adapter, packing: str = "", scales: int = 0) -> l
 def _quantized_rows(step: Step, adapter: Adapter) -> list[Dispatch]:
     """Rows of a quantised table: each id chooses for all columns."""
     words, ids = step.inputs
-    table, scales = quantized(step, words)
+    table, blocks = quantized(step, words)
     rows, columns = ids.layout.size, table.shape[1]
     wide = Layout((rows, columns), (1, 0), ids.layout.offset)
     taken = replace(
@@ -107,7 +107,7 @@ def _quantized_rows(step: Step, adapter: Adapter) -> list[Dispatch]:
             step.output, layout=replace(Layout.contiguous((rows, columns)), offset=step.output.layout.offset)
         ),
     )
-    return _take(taken, adapter, str(step.attrs["block_format"]), scales)
+    return _take(taken, adapter, str(step.attrs["block_format"]), blocks)
 
 
 def _cut_rows(step: Step, axis: int) -> list[int | None] | None:

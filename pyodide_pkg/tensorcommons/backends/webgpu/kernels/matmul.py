@@ -16,7 +16,7 @@ from ....errors import UnsupportedOp
 from ....shapes import Layout, Shape, size_of
 from ...base import Attributes, Operand, Step
 from ..accessors import Access, Buffer
-from ..packing import words_of_quants
+from ..packing import blocks_of
 from ..shader import Dispatch, source
 from . import few_rows, subgroup_gemm, tiles
 from .blocks import BLOCKS, COLUMNS
@@ -100,7 +100,7 @@ class Product:
     bias_of: str = "load{four}_bias({side})"
     whole: Product | None = None  # that this is a part of, for the same bits
     packing: str = ""  # the block format of b, as quantised weights have one
-    scales: int = 0  # its first word after the quants
+    blocks: int = 0  # of the whole weight
 
     @property
     def rows(self) -> int:
@@ -298,7 +298,7 @@ class Product:
         b_strides = (*([0] * pad), *b_lead.strides, *self.b.layout.strides[-2:])
         return struct.pack(
             "<4I4i4i2i4I8x", self.rows, self.columns, self.depth, inner, *a_strides, *b_strides,
-            self.a.layout.offset, self.b.layout.offset, self.activation, batch, self.stride, self.scales,
+            self.a.layout.offset, self.b.layout.offset, self.activation, batch, self.stride, self.blocks,
         )  # fmt: skip
 
 
@@ -319,21 +319,21 @@ def _linear(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
 def _linear_of(step: Step) -> Product:
     x, weight, *more = step.inputs
     residual = more.pop() if step.attrs["residual"] else None
-    packing, scales = str(step.attrs.get("block_format", "")), 0
+    packing, blocks = str(step.attrs.get("block_format", "")), 0
     if packing:
-        weight, scales = quantized(step, weight)
+        weight, blocks = quantized(step, weight)
     turned = Operand(weight.place, weight.layout.permute((1, 0)), weight.dtype)
     flat = Operand(x.place, replace(Layout.contiguous(rows_and_columns(x)), offset=x.layout.offset), x.dtype)
     activation = ACTIVATIONS.index(step.attrs["activation"])
     bias = more[0] if more else None
     whole = None if step.whole is None else _linear_of(step.whole)
     return Product(
-        flat, turned, bias, residual, step.output, activation, (), whole=whole, packing=packing, scales=scales
+        flat, turned, bias, residual, step.output, activation, (), whole=whole, packing=packing, blocks=blocks
     )
 
 
 def quantized(step: Step, words: Operand) -> tuple[Operand, int]:
-    """Return the weight of a step, whose storage is ``words``, as a matrix, and the first word of its scales.
+    """Return the weight of a step, whose storage is ``words``, as a matrix, and the number of its blocks.
 
     A part of a step has a number of columns from ``first`` on, which are rows of the weight.
     """
@@ -343,9 +343,7 @@ def quantized(step: Step, words: Operand) -> tuple[Operand, int]:
     layout = Layout.contiguous((rows, columns))
     if step.op.name == "quantized_linear":
         layout = layout.slice(0, first, first + step.output.shape[-1])
-    return Operand(words.place, layout, dtypes.float32), words_of_quants(
-        str(step.attrs["block_format"]), (rows, columns)
-    )
+    return Operand(words.place, layout, dtypes.float32), blocks_of(str(step.attrs["block_format"]), (rows, columns))
 
 
 def _cut_linear(step: Step, axis: int) -> Sequence[int | None] | None:
