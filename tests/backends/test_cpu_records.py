@@ -10,9 +10,10 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.backends.base import Plan
-from tensorcommons.backends.cpu import backend, code, elementwise, kernels, products
+from tensorcommons.backends.cpu import backend, code, elementwise, kernels, products, quantized
 from tensorcommons.backends.cpu.backend import CpuBackend
 from tensorcommons.backends.cpu.record import MOST, SCRATCH, Record
+from tensorcommons.formats import BLOCKS, OF_GGUF
 from tensorcommons.graph.elementwise_fusion import chain_elementwise
 from tensorcommons.graph.graph import Graph
 from tensorcommons.graph.paged_attention import attend_in_pages
@@ -137,3 +138,11 @@ def test_attention_in_pages_is_one_step_whose_records_are_few_if_pages_are_many(
     assert (step.op.name, copy.op.name) == ("paged_attention", "copy") and records is not None
     assert all(len(record.words) == record.words[1] for record in records)
     assert len(records) == 1 and records[0].words[2:4] == (0, 6), "a part for each row and each head of keys"
+
+
+def test_kernels_know_the_fields_of_every_block_format():
+    assert quantized.KINDS.keys() >= {form.name for form in OF_GGUF}
+    assert set(quantized.BLOCKS) == BLOCKS.keys()
+    for name, kind in quantized.KINDS.items():
+        form = BLOCKS[name]
+        assert (kind.size, kind.fields) == (form.size, tuple(nbytes for _, nbytes in form.fields))
