@@ -159,6 +159,16 @@ def test_the_first_screen_and_a_chosen_theme(tab: Tab, site: str, artefacts: Pat
     assert tab.evaluate("localStorage.length") == 0, "the theme of the system must store nothing"
 
 
+def test_a_result_that_replaces_the_focused_button_hands_on_the_focus_visibly(tab: Tab, site: str) -> None:
+    tab.open(site)
+    tab.panel("pair").get_by_role("button", name="Load SPLADE-tiny term weights").focus()
+    tab.page.keyboard.press("Shift")
+    tab.evaluate("""() => document.querySelector('[data-model-id="splade-tiny"] [data-role="toggle"]').click()""")
+    expect(tab.page.locator("#pair h2")).to_be_focused()
+    assert tab.check("focusSeen") == {"seen": True, "what": "pair-title"}
+    tab.unload_all()
+
+
 def test_the_page_works_with_the_keyboard_alone(tab: Tab, site: str) -> None:
     """Use the skip link, load a model, change a text and sort a column without a pointer, with visible focus."""
     tab.open(site)

@@ -94,7 +94,7 @@ export class LivePanel {
   #change(draw) {
     const isInside = role(this.panel, "results").contains(document.activeElement);
     draw();
-    if (isInside && document.activeElement === document.body) this.panel.querySelector("h2").focus({ preventScroll: true });
+    if (isInside && document.activeElement === document.body) this.panel.querySelector("h2").focus();
   }
 
   #stats(stats) {
