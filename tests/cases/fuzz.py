@@ -14,7 +14,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device, Tensor
-from tensorcommons.formats import OF_GGUF
+from tensorcommons.formats import BLOCKS
 from tensorcommons.graph.node import Node
 from tensorcommons.ops.quantized import quantized_linear, quantized_rows
 from tensorcommons.samples.quantized import random_blocks
@@ -271,7 +271,7 @@ def _linear(d: Draw, x: Tensor) -> Tensor:
     bias = d.leaf(n) if d.one_in(2) else None
     if x.shape[-1] % 32 == 0 and x.shape[-1] and n and d.one_in(2):
         shape = n, x.shape[-1]
-        form = d.some([form for form in OF_GGUF if not form.misfit(shape)])
+        form = d.some([form for form in BLOCKS.values() if not form.misfit(shape)])
         words = d.put(random_blocks(form, shape))
         return _finished(d, quantized_linear(x, words, bias, block_format=form.name, shape=shape))
     dtype = d.some(("float32", "float32", "float16"))
@@ -373,7 +373,7 @@ def _append(d: Draw) -> Tensor:
 
 
 def _rows(d: Draw) -> Tensor:
-    form = d.some(OF_GGUF)
+    form = d.some(list(BLOCKS.values()))
     shape = d.pick(1, 9), form.size * d.pick(1, 3)
     ids = d.leaf(*d.shape(d.pick(0, 1)), dtype="int32", low=-2, high=shape[0] + 1)
     d.is_exact = False

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorcommons.formats import OF_GGUF, BlockFormat
+from tensorcommons.formats import BLOCKS, OF_GGUF, BlockFormat
 from tensorcommons.ops.quantized import quantized_linear, quantized_rows
 from tensorcommons.samples import FLOATS, Shapes, declare, drawn
 from tensorcommons.tensor import Tensor
@@ -19,13 +19,16 @@ IDS: tuple[Shapes, ...] = (((),), ((5,),), ((2, 3),), ((0,),), ((200,),))
 
 
 def random_blocks(form: BlockFormat, shape: tuple[int, int]) -> Any:
-    """Return the storage of a weight of random bits, as int8, but for its float16 scales, which are of either sign."""
+    """Return the storage of a weight of random bits, as int8, but for its scales, which are of either sign."""
     rng = np.random.default_rng(shape)
     blocks = rng.integers(0, 256, (form.blocks(shape), form.nbytes), np.uint8)
     for at, nbytes in form.fields:
-        if nbytes == 2:
+        if nbytes == 2 or (nbytes == 4 and form.name.endswith("_f32")):
             scales = rng.uniform(0.25, 4, len(blocks)) * rng.choice((-0.01, 0.01), len(blocks))
-            blocks[:, at : at + 2] = scales.astype(np.float16).view(np.uint8).reshape(-1, 2)
+            own = scales.astype(np.float16 if nbytes == 2 else np.float32)
+            if form.name.endswith("_bf16"):
+                own = (scales.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+            blocks[:, at : at + nbytes] = own.view(np.uint8).reshape(-1, nbytes)
     return np.frombuffer(form.pack(blocks.tobytes()), np.int8)
 
 
@@ -58,15 +61,21 @@ def _declare_rows(form: BlockFormat, table: tuple[int, int], ids: Sequence[Shape
         outside = (ids < 0) | (ids >= table[0])
         return np.where(outside[..., None], np.float32(np.nan), form.dense(words, table)[np.where(outside, 0, ids)])
 
-    declare("quantized_rows", call, wanted, ids, ("int32",), values=operands, result="float32")
+    declare(
+        "quantized_rows", call, wanted, ids, ("int32",), values=operands, result="float32", each=True, tolerance=0.0
+    )
 
 
-for _form in OF_GGUF:
+# The other formats of groups are read by functions that differ from these in sizes alone, as their rows show.
+_LINEAR = {*(form.name for form in OF_GGUF), "int4_g128_bf16", "int8_g64_f32", "fp8_g32"}
+
+for _form in BLOCKS.values():
     # An odd number of blocks, so that a second field of float16 begins within a word.
     _depth = 3 * _form.size if _form.size < 256 else _form.size
     if _form.name == "q8_0":
         _declare_linear(_form, SIZES, FLOATS)
         _declare_rows(_form, (7, 96), IDS)
     else:
-        _declare_linear(_form, (((3, _depth), (5,)),), FLOATS[:1])
         _declare_rows(_form, (7, _depth), IDS[2:3])
+        if _form.name in _LINEAR:
+            _declare_linear(_form, (((3, _depth), (5,)),), FLOATS[:1])

@@ -17,6 +17,7 @@ at multiples of the number of blocks of the weight, which the shader has in its 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,9 @@ class Decoder:
     unit (0 to 7) as a ``u32``, or for j = 0 and 4 those of four words as a ``vec4<u32>``: such is {T}. {load}(i) reads
     so many words at word i, {word}(i) one, and {steps} are 0, 4, 8 and 12 for the four words. ``factors`` are the
     statements of a function of ``unit``; {half}(i) reads float16 number i of the storage. {blocks} is the number of
-    blocks. ``group`` is the number of quants that share a scale; ``minima`` tells whether they have minima.
+    blocks. ``group`` is the number of quants that share a scale; ``minima`` tells whether they have minima. ``widen``
+    is WGSL for four numbers, from the {word} of their quants; without ``integers`` there is no other way, since the
+    quants are not int8.
     """
 
     size: int
@@ -39,6 +42,12 @@ class Decoder:
     factors: str
     group: int = 32
     minima: bool = False
+    widen: str = ""
+    integers: bool = True
+
+
+# Four quants as numbers.
+SIGNED = "vec4<f32>((vec4<i32>(bitcast<i32>(word)) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u))"
 
 
 def _nibbles(address: str, shift: str) -> str:
@@ -101,6 +110,40 @@ def _levels() -> Iterator[str]:
         four = f"select(select({w0}, {w1}, n{k} > {{T}}(3u)), select({w2}, {w3}, n{k} > {{T}}(11u)), n{k} > {{T}}(7u))"
         yield f"let level{k} = (({four} >> ((n{k} & {{T}}(3u)) * 8u)) & {{T}}(255u)) << {{T}}({8 * k}u);"
     yield "return level0 | level1 | level2 | level3;"
+
+
+# Four numbers of e4m3, whose exponents have a bias of 7 (float32: 127): normal ones, subnormal ones and NaN.
+E4M3 = """let bytes = (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u);
+  let size = bytes & vec4<u32>(127u);
+  let bits = select((size << vec4<u32>(20u)) + 0x3c000000u, vec4<u32>(0x7fc00000u), size == vec4<u32>(127u));
+  let number = select(bitcast<vec4<f32>>(bits), vec4<f32>(size) * 0.001953125f, size < vec4<u32>(8u));
+  return select(number, -number, bytes > vec4<u32>(127u)) * factors.x;"""
+
+
+def _groups() -> Iterator[tuple[str, Decoder]]:
+    """Yield the formats of formats/groups.py."""
+    for kind, size, (end, width) in itertools.product(
+        ("int4", "int8", "fp8"), (32, 64, 128), {"": 2, "_bf16": 2, "_f32": 4}.items()
+    ):
+        nbytes = size // 2 if kind == "int4" else size
+        block = f"unit / {size // 32}u"
+        scale = f"{{half}}({{blocks}} * {nbytes // 2}u + {block})"
+        if end == "_bf16":
+            at = f"{{blocks}} * {nbytes // 2}u + {block}"
+            scale = f"bitcast<f32>(({{word}}(({at}) / 2u) >> (({at}) % 2u * 16u)) << 16u)"
+        elif end:
+            scale = f"bitcast<f32>({{word}}({{blocks}} * {nbytes // 4}u + {block}))"
+        quants = f"return {LEGACY};" if kind == "int4" else "return {load}(unit * 8u + j);"
+        if kind == "fp8":
+            yield f"fp8_g{size}{end}", Decoder(size, quants, _one(scale), widen=E4M3, integers=False)
+            continue
+        zero = f"""let at = {{blocks}} * {nbytes + width}u + {block};
+  let zero = f32(extractBits(bitcast<i32>({{word}}(at / 4u)), at % 4u * 8u, 8u));
+  """
+        factors = f"{zero}let s = {scale};\n  return vec4<f32>(s, s, s * zero, s * zero);"
+        # The product with the difference has the bits of NumPy also where the scale is a float32.
+        widen = f"let unit = i / 8u;\n  {zero}return ({SIGNED} - zero) * factors.x;"
+        yield f"{kind}_g{size}{end}", Decoder(size, quants, factors, minima=True, widen=widen)
 
 
 DECODERS: Mapping[str, Decoder] = {
@@ -173,15 +216,15 @@ DECODERS: Mapping[str, Decoder] = {
         group=16,
     ),
     "iq4_nl": Decoder(32, "\n  ".join(_levels()), _one("{half}({blocks} * 8u + unit)")),
+    **dict(_groups()),
 }
 # By the name of a function, its text; those that it calls follow it.
 FUNCTIONS = {
     "load": "fn load_{name}(i: u32) -> f32 {{ return load4_{name}(i / 4u)[i % 4u]; }}",
     "load4": """fn load4_{name}(i: u32) -> vec4<f32> {{
-  let quants = vec4<i32>(bitcast<i32>(word_{name}(i / 8u, i % 8u))) << vec4<u32>(24u, 16u, 8u, 0u);
+  let word = word_{name}(i / 8u, i % 8u);
   let factors = factors_{name}(i / 8u);
-  let own = {own};
-  return vec4<f32>(quants >> vec4<u32>(24u)) * own.x{less};
+  {widen}
 }}""",
     "quants": """fn quants_{name}(unit: u32) -> array<vec4<u32>, 2> {{
   return array<vec4<u32>, 2>(sixteen_{name}(unit, 0u), sixteen_{name}(unit, 4u));
@@ -205,6 +248,11 @@ def blocks_of(packing: str, shape: Shape) -> int:
     return size_of(shape) // DECODERS[packing].size if packing else 0
 
 
+def _widen(decoder: Decoder) -> str:
+    own = "factors.xz" if decoder.group == 32 else "select(factors.xz, factors.yw, i % 8u > 3u)"
+    return f"let own = {own};\n  return {SIGNED} * own.x{' - own.y' if decoder.minima else ''};"
+
+
 def functions(packing: str, name: str, text: str, blocks: str) -> str:
     """Return the functions of operand ``name`` that ``text`` calls, and those that they call.
 
@@ -218,8 +266,7 @@ def functions(packing: str, name: str, text: str, blocks: str) -> str:
         "word": decoder.quants.format(**one),
         "sixteen": decoder.quants.format(**four),
         "factors": decoder.factors.format(**common),
-        "own": "factors.xz" if decoder.group == 32 else "select(factors.xz, factors.yw, i % 8u > 3u)",
-        "less": " - own.y" if decoder.minima else "",
+        "widen": (decoder.widen or _widen(decoder)).format(**common),
     }
     for function, piece in FUNCTIONS.items():
         if f"{function}_{name}(" in "\n".join([text, *written]):
