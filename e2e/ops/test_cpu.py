@@ -163,17 +163,19 @@ BLOCKS = """
 from unittest.mock import patch
 from tensorcommons.backends.cpu import record
 from tensorcommons.formats import OF_GGUF
+from tensorcommons.formats.int8_blocks import int8_blocks
 from tensorcommons.ops.quantized import quantized_linear, quantized_rows
 from tests.cases.blocks import any_blocks, blocks
 
 rng, errors, taken, kernels = np.random.default_rng(0), {}, {}, set()
 on = lambda array: tc.asarray(array, device=place.device)
 
-async def error_of(form, x, words, shape):
+async def error_of(form, x, words, shape, precision):
     '''The largest error of a product, to the sum of the sizes of its terms; 9 if NaN and infinity are not NumPy's.'''
     wide, bias = form.dense(words, shape).astype(np.float64), np.ones(shape[0], np.float32)
-    result = quantized_linear(on(x), on(words), on(bias), block_format=form.name, shape=shape)
-    got, wanted, size = await result.read(), x @ wide.T + bias, np.abs(x) @ np.abs(wide).T + 1
+    seen = int8_blocks(x) if precision == "fast" else x
+    result = quantized_linear(on(x), on(words), on(bias), block_format=form.name, shape=shape, precision=precision)
+    got, wanted, size = await result.read(), seen @ wide.T + bias, np.abs(seen) @ np.abs(wide).T + 1
     for program in place.device.programs.values():
         for command in place.device.backend.commands(program.executable.plan):
             kernels.update((work.op.name, command.kernel) for work in command.work)
@@ -183,18 +185,20 @@ async def error_of(form, x, words, shape):
 
 for form in OF_GGUF:
     found, packed = [], lambda raw, shape: np.frombuffer(form.pack(raw[: form.blocks(shape)].tobytes()), np.int8)
-    for rows, columns, count in ((1, 5, 1), (2, 67, 3), (3, 33, 2), (4, 35, 2), (37, 3, 3)):
+    for rows, columns, count in ((1, 5, 1), (2, 67, 3), (3, 33, 2), (4, 35, 2), (131, 3, 1)):
         shape = columns, count * form.size
         x = rng.standard_normal((rows, shape[1])).astype(np.float32)
-        found.append(await error_of(form, x, packed(blocks(form.name), shape), shape))
-        with patch.object(record, "MOST", 34 * rows * shape[1]):
-            found.append(await error_of(form, x, packed(blocks(form.name), shape), shape))
+        for precision in ("exact", "fast"):
+            found.append(await error_of(form, x, packed(blocks(form.name), shape), shape, precision))
+            with patch.object(record, "MOST", 34 * rows * shape[1]):
+                found.append(await error_of(form, x, packed(blocks(form.name), shape), shape, precision))
     shape, ids = (300, form.size), np.array([[3, -1, 299], [0, 300, 7]], np.int32)
     words = packed(any_blocks(form.name), shape)  # some scales are infinite or NaN, and some products overflow
     with np.errstate(all="ignore"):
         for rows in (1, 5):
             x = rng.standard_normal((rows, form.size)) * 10.0 ** rng.integers(-30, 38, (rows, 1))
-            found.append(await error_of(form, x.astype(np.float32), words, shape))
+            for precision in ("exact", "fast"):
+                found.append(await error_of(form, x.astype(np.float32), words, shape, precision))
         dense = form.dense(words, shape)
     got = await quantized_rows(on(words), on(ids), block_format=form.name, shape=shape).read()
     wanted = np.where(((ids < 0) | (ids > 299))[..., None], np.float32(np.nan), dense[np.clip(ids, 0, 299)])

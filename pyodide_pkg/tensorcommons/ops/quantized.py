@@ -17,6 +17,7 @@ from .. import dtypes
 from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from ..formats import BLOCKS, BlockFormat
+from ..formats.int8_blocks import int8_blocks
 from ..shapes import Shape, size_of
 from ..tensor import Tensor, TensorLike
 from .matmul import common_float, epilogue_operations, finished
@@ -75,8 +76,9 @@ def _linear(
     activation: str | None,
     residual: bool,
 ) -> Any:
-    """Compute a product exactly; devices with another meaning of "fast" do not run this."""
     form, shape, wide = BLOCKS[block_format], weight_shape, as_float32(x)
+    if precision == "fast":
+        wide = int8_blocks(wide)
     y = np.empty((*wide.shape[:-1], shape[0]), np.float32)
     for rows in form.parts(shape):
         y[..., rows] = wide @ form.dense(words, shape, rows).T

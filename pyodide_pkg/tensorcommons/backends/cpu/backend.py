@@ -69,6 +69,7 @@ class CpuBackend(Backend[Code]):
     def __init__(self) -> None:
         kernels, what = loaded()
         self.features = (what if kernels else f"no kernels: {what}",)
+        self.multiplies_int8 = kernels is not None
         if kernels:
             self.name = f"{what}, NumPy {np.__version__}"
             why = "neither a hardware GPU nor WebNN was found"

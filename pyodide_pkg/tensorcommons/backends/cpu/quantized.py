@@ -52,7 +52,7 @@ KINDS = {
     "q6_k": Kind(9, 256, (128, 64, 16, 2), group=16, zero=32),
     "iq4_nl": Kind(10, 32, (16, 2)),
 }
-FIELDS, WIDENING = 5, 96  # as in wasm/block_formats.h and wasm/quantized.h
+FIELDS, WIDENING, ROUNDED = 5, 96, 128  # as in wasm/block_formats.h and wasm/quantized.h
 # The formats of weights that the device stores. NumPy widens those without a kernel, part by part.
 BLOCKS = (
     *KINDS,
@@ -89,8 +89,10 @@ def linear(step: Step) -> Iterator[Record] | None:
         ldc,
         address(more[0]) if more else 0,
     )
-    epilogue = (0 if residual is None else address(residual), ldr, ACTIVATIONS.index(activation), SCRATCH)
-    return by_rows(QUANTIZED, shape[0], m * shape[1], (*words_of, *epilogue), PANEL * shape[1] + WIDENING)
+    is_fast = attrs["precision"] == "fast"
+    epilogue = (0 if residual is None else address(residual), ldr, ACTIVATIONS.index(activation), int(is_fast), SCRATCH)
+    scratch = (PANEL + is_fast * min(m, ROUNDED)) * shape[1] + WIDENING
+    return by_rows(QUANTIZED, shape[0], m * shape[1], (*words_of, *epilogue), scratch)
 
 
 def take(step: Step) -> Iterator[Record] | None:
