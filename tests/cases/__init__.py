@@ -68,6 +68,7 @@ MODELS = (
     "halves",
     "quantized",
     "gguf",
+    "published",
     "graph_size",
     "constants",
     "limits",

@@ -108,7 +108,7 @@ BAD = {
     "metadata a list": (pack({"__metadata__": []}), "__metadata__"),
     "no object": (pack({"a": 1}), "tensor 'a': 1 does not give"),
     "no dtype": (pack({"a": {"shape": [], "data_offsets": [0, 4]}}, bytes(4)), "tensor 'a'.*does not give dtype"),
-    "unknown dtype": (pack({"a": entry(0, 4, "F8_E4M3")}, bytes(4)), "tensor 'a': unknown dtype 'F8_E4M3'"),
+    "unknown dtype": (pack({"a": entry(0, 4, "F8_E5M2")}, bytes(4)), "tensor 'a': unknown dtype 'F8_E5M2'"),
     "dtype no string": (pack({"a": entry(0, 4, ["F32"])}, bytes(4)), "unknown dtype"),
     "negative size": (pack({"a": entry(0, 4, "F32", [-1])}, bytes(4)), r"shape \[-1\]"),
     "two negative sizes": (pack({"a": entry(0, 4, "F32", [-1, -1])}, bytes(4)), "shape"),

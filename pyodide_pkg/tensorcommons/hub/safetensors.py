@@ -46,6 +46,7 @@ ITEMSIZE = {
     "I8": 1,
     "U8": 1,
     "BOOL": 1,
+    "F8_E4M3": 1,
 }
 """Bytes per element of every dtype that is read."""
 
@@ -62,6 +63,7 @@ NUMPY_NAME = {
     "I8": "int8",
     "U8": "uint8",
     "BOOL": "bool",
+    "F8_E4M3": "uint8",  # the bits, as those of bfloat16
 }
 
 
@@ -70,7 +72,9 @@ class TensorEntry:
     """One tensor of a file: its bytes are ``start`` to ``stop``, counted from the file's beginning.
 
     ``dtype`` is a key of :data:`ITEMSIZE`, or the type of a GGUF file's blocks, such as "Q4_K". The rows of each of
-    ``heads`` heads are pairs, which become two halves while they are loaded; 0 if the rows are in order.
+    ``heads`` heads are pairs, which become two halves while they are loaded; 0 if the rows are in order. A quantised
+    matrix may be made of ``parts``, tensors of the same file (models/assembly.py); the columns of its blocks are then
+    those of the matrix in the ``order`` of another such entry.
     """
 
     name: str
@@ -79,11 +83,13 @@ class TensorEntry:
     start: int
     stop: int
     heads: int = 0
+    parts: tuple[TensorEntry, ...] = ()
+    order: TensorEntry | None = None
 
     @property
     def nbytes(self) -> int:
         """Number of bytes in the file."""
-        return self.stop - self.start
+        return sum(part.nbytes for part in self.parts) if self.parts else self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)

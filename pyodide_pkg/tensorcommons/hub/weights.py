@@ -163,12 +163,18 @@ class WeightsFile:
         return f"{self._record.address} {version}" if version.is_proof else None
 
     def chunks(self, entry: TensorEntry) -> list[Chunk]:
-        """List the chunks of a tensor, at least one."""
+        """List the chunks of a tensor, at least one; of one that is made of parts, those of all parts."""
+        if entry.parts:
+            return [chunk for part in entry.parts for chunk in self.chunks(part)]
         starts = range(entry.start, entry.stop, CHUNK) or [entry.start]
         return [Chunk(entry, start, min(start + CHUNK, entry.stop)) for start in starts]
 
     def identity(self, entry: TensorEntry) -> str | None:
         """Return a tensor's identity if it is known without reading it, else None."""
+        if entry.parts:
+            known = [self.identity(part) for part in entry.parts]
+            whole = [each for each in known if each is not None]
+            return joined("".join(whole).encode(), label_of(entry)) if len(whole) == len(known) else None
         label, place = label_of(entry), (entry.start, entry.stop)
         if entry.nbytes > CHUNK:
             identity, of = self._record.tensors.get(place, (None, ""))
@@ -254,7 +260,7 @@ class WeightsFile:
 
     def finish(self, entry: TensorEntry, identity: str) -> None:
         """Record the identity of a tensor all of whose chunks were read."""
-        if entry.nbytes > CHUNK and self._cache is not None and self.identity(entry) != identity:
+        if not entry.parts and entry.nbytes > CHUNK and self._cache is not None and self.identity(entry) != identity:
             self._record.name((entry.start, entry.stop), identity, label_of(entry))
 
     def is_local(self, chunks: Iterable[Chunk]) -> bool:

@@ -120,8 +120,11 @@ def precision_on(device: Device, precision: str) -> str:
 def weights_of(
     architecture: Architecture, tensors: Mapping[str, Tensor], precision: str = "exact"
 ) -> dict[Param, Weight]:
-    """Return the weights whose ``tensors`` have the names of the parameters."""
-    return {param: Weight(tensors[name], param.shape, precision) for name, param in architecture.manifest.items()}
+    """Return the weights whose ``tensors`` have the names of the parameters; "<name>.order" is that of its columns."""
+    return {
+        param: Weight(tensors[name], param.shape, precision, tensors.get(f"{name}.order"))
+        for name, param in architecture.manifest.items()
+    }
 
 
 def forward_nodes(

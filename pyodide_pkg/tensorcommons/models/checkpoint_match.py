@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from ..backends.base import BlockSpec, Spec
+from ..dtypes import int32
 from ..errors import InvalidWeights, quoted, shown
 from ..formats import BLOCKS
 from ..hub.weights import WeightsFile
+from ..nn import Manifest
 from ..shapes import Shape
+from .quantization import INSTEAD
 from .weight_loader import Shard
 from .weight_mapping import WeightMapping
 
@@ -59,6 +63,25 @@ def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Weig
     if surplus and not names.is_base:
         logger.warning("%s has tensors that the config does not use: %s", file, _listed(surplus))
     return shards
+
+
+def orders_of(shards: Iterable[Shard], specs: Mapping[str, Spec], manifest: Manifest) -> dict[str, Spec]:
+    """Return the specs of the orders of columns of matrices that keep their blocks, which are then read as well.
+
+    Raises InvalidWeights for a table, whose rows are looked up.
+    """
+    found: dict[str, Spec] = {}
+    for shard in shards:
+        for entry in list(shard.entries):
+            name, spec = shard.wanted[entry.name], specs[shard.wanted[entry.name]]
+            if entry.order is None or not isinstance(spec, BlockSpec) or spec.format != entry.dtype.lower():
+                continue
+            if manifest[name].role != "matrix":
+                reason = "its columns are in another order, which is supported for matrices of products only"
+                raise InvalidWeights(shard.header.file, f"tensor {quoted(entry.name)}: {reason}; {INSTEAD}")
+            shard.wanted[entry.order.name] = f"{name}.order"
+            found[f"{name}.order"] = Spec(entry.order.shape, int32)
+    return found
 
 
 def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:

@@ -40,14 +40,16 @@ from ..sharing.manager import TensorSharingManager
 from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, check_task, forward_nodes, precision_on, weights_of
+from .assembly import compose
 from .checkpoint import Checkpoint
-from .checkpoint_match import match
+from .checkpoint_match import match, orders_of
 from .config import architectures
 from .decoder import product_of
 from .gguf import open_gguf
 from .model import Model
 from .prefetch import beside
 from .preprocessing import ImageProcessor
+from .quantization import quantization_of
 from .registry import FAMILIES
 from .sentence import Sentence, SentenceUse, read_sentence
 from .weight_loader import Progress, Reporter, Shard, WeightLoader
@@ -192,6 +194,7 @@ async def _loaded(
                 await stack.enter_async_context(files.comparing(MOST_FILES + TOKENIZER_FILES * tokenizer))
             architecture, shards, words, use = await open_checkpoint(files, stack, report)
             specs = specs_of(architecture, form)
+            specs |= orders_of(shards, specs, architecture.manifest)
             others = {name: other for name, other in BY_OPTION.items() if name in DTYPES and other != form}
             forms = {f'dtype="{name}"': specs_of(architecture, other) for name, other in others.items()}
             while True:
@@ -332,6 +335,14 @@ async def open_checkpoint(
     async with beside(_sentence(source, config)) as reading:
         weights = [[gguf]] if gguf else [await _weights(each, stack, report) for each in sources]
     sentence, use = reading.result()
+    if (quantization := quantization_of(config, file)) is not None:
+        for each in weights[-1]:
+            compose(each, quantization)
+        config = {name: value for name, value in config.items() if name != "quantization_config"}
+        if quantization.rounds:
+            logger.warning(
+                "%s: activations are not rounded to 8 bits as quantization_config says, but exact", source.name
+            )
     names = frozenset(entry.name for each in weights[-1] for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if family.generates else None
     architecture = family.build(

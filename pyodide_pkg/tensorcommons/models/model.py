@@ -101,7 +101,11 @@ class Model:
     @property
     def specs(self) -> dict[str, Spec]:
         """Shape and dtype of each weight on the device, by name; empty after :meth:`unload`."""
-        return {param.name: weight.data.spec for param, weight in self._weights.items()}
+        specs = {param.name: weight.data.spec for param, weight in self._weights.items()}
+        for param, weight in self._weights.items():
+            if weight.order is not None:
+                specs[f"{param.name}.order"] = weight.order.spec
+        return specs
 
     @property
     def product(self) -> str:
@@ -164,7 +168,12 @@ class Model:
         for param, weight in self._weights.items():
             storage = weight.data.node.storage
             data = weight.data if storage is None else weights.get(storage, weight.data)
-            self._weights[param] = replace(weight, data=data, precision=precision_on(self.device, self.precision))
+            order = weight.order
+            if order is not None and order.node.storage is not None:
+                order = weights.get(order.node.storage, order)
+            self._weights[param] = replace(
+                weight, data=data, precision=precision_on(self.device, self.precision), order=order
+            )
         self.traces = self._new_traces()
         self._batch = None
 
@@ -329,7 +338,9 @@ class Model:
     @property
     def weight_formats(self) -> dict[str, int]:
         """Bytes of the weights by format: a dtype, or a block format such as "q8_0"."""
-        formats = {weight.data.node.storage: weight.format for weight in self._weights.values()}
+        weights = self._weights.values()
+        formats = {weight.data.node.storage: weight.format for weight in weights}
+        formats |= {each.order.node.storage: each.order.dtype.name for each in weights if each.order is not None}
         totals = Counter[str]()
         for storage, form in formats.items():
             totals[form] += storage.nbytes if storage is not None else 0

@@ -35,6 +35,7 @@ from ..sharing.provenance import Origin, content_label
 from ..sharing.registry import Entry
 from ..sharing.storage import Storage
 from ..tensor import Tensor
+from .assembly import AssembledEntry, assembled
 from .prefetch import in_order
 
 CHECKED = 16 * 2**20  # bytes: for larger tensors the allocation is checked before they are read
@@ -64,7 +65,8 @@ class Shard:
     @cached_property
     def entries(self) -> list[TensorEntry]:
         """The wanted tensors, in the order of the file."""
-        return [entry for entry in self.header.entries if entry.name in self.wanted]
+        every = (each for entry in self.header.entries for each in (entry, entry.order) if each is not None)
+        return [entry for entry in every if entry.name in self.wanted]
 
 
 class Reporter:
@@ -244,7 +246,10 @@ class WeightLoader:
                         elif away and not weights.is_local(current):
                             copy += block.copy().packed()
                         offset += block.nbytes
-            identity, content = joined(bytes(stored), label_of(entry)), joined(digests, label)
+            content = joined(digests, label)
+            identity = weights.identity(entry) if entry.parts else joined(bytes(stored), label_of(entry))
+            if identity is None:  # of parts that are not in a cache
+                identity = joined(bytes(stored), label_of(entry))
             weights.finish(entry, identity)
             origin = Origin(_reader(conversion, weights.read_again(entry)), weights.is_local(chunks))
             if away and not origin.is_local and sum(map(len, copy)) < spec.nbytes:  # only some chunks are cached
@@ -342,10 +347,11 @@ class Conversion:
         self.name = spec.dtype.name if self.packing is None else self.packing.name  # the format on the device
         self.stored = BLOCKS.get(entry.dtype.lower())  # the blocks of the file
         self.is_none = (
-            not (self.packing or self.stored or entry.heads)
+            not (self.packing or self.stored or entry.heads or entry.parts)
             and entry.dtype != "BF16"
             and NUMPY_NAME[entry.dtype] == self.name
         )
+        self._place: Any = None  # in blocks, of each column of a matrix whose columns are in another order there
         self._as = f" as {self.name}" + (f" of {entry.heads} heads" if entry.heads else "")
 
     def origin(self, identity: str) -> str:
@@ -388,6 +394,12 @@ class Conversion:
     async def _converted(self, chunks: AsyncGenerator[ByteBuffer]) -> AsyncGenerator[memoryview]:
         """Yield the storage's bytes piece by piece. The chunks are freed."""
         packer = None if self.packing is None else Packer(self.packing)
+        if self.entry.parts:
+            async for whole in self._assembled(chunks):
+                yield self._bytes_of(whole, packer)
+            if packer is not None:
+                yield memoryview(packer.rest())
+            return
         units = Units(self._unit)
         async with aclosing(chunks):
             async for raw in chunks:
@@ -400,6 +412,26 @@ class Conversion:
                         yield self._bytes_of(whole, packer)
         if packer is not None:
             yield memoryview(packer.rest())
+
+    async def _assembled(self, chunks: AsyncGenerator[ByteBuffer]) -> AsyncGenerator[memoryview]:
+        """Yield whole rows of a tensor that is made of parts, which are on the host together. The chunks are freed."""
+        entry = self.entry
+        assert isinstance(entry, AssembledEntry)
+        raw, number = [bytearray() for _ in entry.parts], 0
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                with chunk:
+                    while len(raw[number]) == entry.parts[number].nbytes and chunk.nbytes:
+                        number += 1
+                    for _, piece in chunk.pieces():
+                        raw[number] += piece
+                        await yield_to_loop()
+        if isinstance(entry.order, AssembledEntry) and self.stored is not None and self.name != self.stored.name:
+            (order,) = assembled(entry.order, raw[-1:], self.file)
+            self._place = np.argsort(np.frombuffer(order, np.int32))
+        for rows in assembled(entry, raw, self.file):
+            await yield_to_loop()
+            yield rows
 
     @property
     def _row(self) -> int:
@@ -432,7 +464,8 @@ class Conversion:
 
     def _numbers(self, whole: memoryview) -> Any:
         if self.stored is not None:
-            return self.stored.numbers(whole)
+            numbers = self.stored.numbers(whole)
+            return numbers if self._place is None else numbers.reshape(-1, len(self._place))[:, self._place]
         return as_array(replace(self.entry, shape=(len(whole) // ITEMSIZE[self.entry.dtype],)), whole)
 
 

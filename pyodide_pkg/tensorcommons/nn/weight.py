@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from ..backends.base import BlockSpec
 from ..errors import InternalError
-from ..ops import astype, embedding, linear, permute_dims
+from ..ops import astype, embedding, linear, permute_dims, take
 from ..ops.quantized import quantized_linear, quantized_rows
 from ..shapes import Shape
 from ..tensor import Tensor, TensorLike
@@ -21,11 +21,15 @@ from .scope import Param
 
 @dataclass(frozen=True)
 class Weight:
-    """The value of a parameter: a tensor over its storage, its logical shape, and the precision of its products."""
+    """The value of a parameter: a tensor over its storage, its logical shape, and the precision of its products.
+
+    ``order`` (inputs,) are the columns of a matrix in the order in which they are stored, if that is another one.
+    """
 
     data: Tensor
     shape: Shape
     precision: str = "exact"
+    order: Tensor | None = None
 
     @property
     def format(self) -> str:
@@ -42,6 +46,8 @@ class Weight:
 
         If ``is_transposed``, W is (inputs, outputs), and the result is ``x @ W + bias``.
         """
+        if self.order is not None:
+            x = take(x, self.order, axis=-1)
         if self._is_quantized and not is_transposed:
             return quantized_linear(
                 x, self.data, bias, block_format=self.format, shape=self.shape, precision=self.precision

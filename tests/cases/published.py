@@ -1,0 +1,216 @@
+"""Checkpoints quantised by GPTQ, AWQ, compressed-tensors and FP8, beside the float32 form of their numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+import tensorcommons as tc
+from tensorcommons import Model, TensorSharingManager
+from tensorcommons.errors import InvalidWeights
+from tests.cases import Place, only, shows
+from tests.cases.checkpoints import WEIGHTS
+from tests.cases.published_files import both, header_of, packed, replaced
+from tests.cases.seeded import checkpoint
+from tests.cases.support import near, raises
+
+IDS = {"input_ids": np.array([[2, 17, 31, 5, 3, 80, 7]])}
+SIZE: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1}
+GPTQ: dict[str, Any] = {"layout": "gptq"}
+AWQ: dict[str, Any] = {"layout": "awq"}
+PACKED: dict[str, Any] = {"layout": "packed"}
+PLAIN: dict[str, Any] = {"layout": "plain", "bits": 8}
+CHANNELS: dict[str, Any] = {"layout": "fp8", "name": "weight_scale"}
+BLOCKS: dict[str, Any] = {"layout": "fp8", "name": "weight_scale_inv"}
+#: With the format of the matrices.
+EVERY: list[tuple[dict[str, Any], str]] = [
+    ({**GPTQ, "group": 128}, "int4_g128"),
+    ({**GPTQ, "group": 0, "symmetric": True}, "int4_g128"),
+    ({**GPTQ, "group": 64, "scale": "BF16", "offset": 0}, "int4_g64_bf16"),
+    ({**GPTQ, "group": 32, "ordered": True}, "int4_g32"),
+    ({**GPTQ, "group": 64, "bits": 8, "ordered": True}, "int8_g64"),
+    ({**GPTQ, "group": 16, "ordered": True}, "float32"),
+    ({**AWQ, "group": 64}, "int4_g64"),
+    ({**AWQ, "group": 128}, "int4_g128"),
+    ({**PACKED, "group": 32, "symmetric": True}, "q4_0"),
+    ({**PACKED, "group": 128, "symmetric": True, "scale": "BF16"}, "int4_g128_bf16"),
+    ({**PACKED, "group": 64, "ordered": True, "scale": "F32"}, "int4_g64_f32"),
+    ({**PACKED, "bits": 8, "group": 32, "symmetric": True}, "q8_0"),
+    ({**PACKED, "bits": 8, "group": 32, "symmetric": True, "ordered": True}, "q8_0"),
+    ({**PLAIN, "symmetric": True, "scale": "BF16"}, "int8_g128_bf16"),
+    ({**PLAIN, "group": 64}, "int8_g64"),
+    ({**PLAIN, "symmetric": True, "tensor": True, "scale": "F32"}, "int8_g128_f32"),
+    ({**CHANNELS, "scale": "BF16"}, "fp8_g128_bf16"),
+    ({**CHANNELS, "scale": "F32", "tensor": True, "scale shape": ()}, "fp8_g128_f32"),
+    ({**BLOCKS, "scale": "BF16", "block": (128, 128)}, "fp8_g128_bf16"),
+    ({**BLOCKS, "scale": "F32", "block": (48, 64)}, "fp8_g64_f32"),
+]
+
+
+async def _load(place: Place, manager: TensorSharingManager, files: Any, dtype: str | None = None) -> Model:
+    return await tc.from_pretrained(files, manager=manager, device=place.device, dtype=dtype, tokenizer=False)
+
+
+async def _read(model: Model) -> Any:
+    return await (await model(**IDS, outputs=["logits"]))["logits"].read()
+
+
+def _files(place: Place, how: dict[str, Any]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    return both(checkpoint(place, "tiny-llama", **SIZE), how)
+
+
+async def _compare(place: Place, how: dict[str, Any], dtype: str | None = None) -> Model:
+    """Load both forms, whose outputs are equal; return the quantised one."""
+    manager = place.manager()
+    published, dense = _files(place, how)
+    model = await _load(place, manager, published, dtype)
+    wide = await _load(place, manager, dense, dtype)
+    golden = await _read(wide)
+    assert np.isfinite(golden).all() and golden.std() > 0.1
+    near(await _read(model), golden, 1e-4)
+    wide.unload()
+    return model
+
+
+@shows("llama", "GPTQ, 4 bits, act-order", "float32 of its numbers")
+async def gptq(place: Place) -> None:
+    (await _compare(place, {**GPTQ, "group": 32, "ordered": True})).unload()
+
+
+@shows("llama", "AWQ", "float32 of its numbers")
+async def awq(place: Place) -> None:
+    (await _compare(place, {**AWQ, "group": 128})).unload()
+
+
+@shows("llama", "compressed-tensors, 4 bits", "float32 of its numbers")
+async def compressed_tensors(place: Place) -> None:
+    (await _compare(place, {**PACKED, "group": 128, "symmetric": True, "scale": "BF16"})).unload()
+
+
+@shows("llama", "FP8 in blocks", "float32 of its numbers")
+async def fp8(place: Place) -> None:
+    (await _compare(place, {**BLOCKS, "scale": "BF16", "block": (128, 128)})).unload()
+
+
+@only("cpu")
+async def every_layout(place: Place) -> None:
+    for how, form in EVERY:
+        (await _compare(place, how)).unload()
+        (await _compare(place, how, "float32")).unload()
+        if form != "q8_0":  # whose blocks are kept, while those of the dense form have other scales
+            (await _compare(place, how, "int8")).unload()
+
+
+@only("cpu")
+async def damaged_parts_are_named(place: Place) -> None:
+    """Before anything is allocated, or with nothing left; the message names the tensor."""
+    manager = place.manager()
+    stem = "model.layers.0.self_attn.q_proj"
+
+    async def refuse(how: dict[str, Any], name: str, *words: str, array: Any = None, dtype: str | None = None) -> None:
+        files, _ = _files(place, how)
+        raw = replaced(files[WEIGHTS], f"{stem}.{name}", array, dtype)
+        await raises(InvalidWeights, _load(place, manager, {**files, WEIGHTS: raw}), *words)
+        assert place.device.memory()["weights"] == 0
+
+    ordered = {**GPTQ, "group": 32, "ordered": True}
+    which = np.arange(128, dtype=np.int32) // 32
+    for part in ("qweight", "scales", "qzeros", "g_idx"):
+        await refuse(ordered, part, "q_proj" if part == "qweight" else part)
+    await refuse(ordered, "g_idx", "group 4 of 4", array=which + (which == 3))
+    await refuse(ordered, "g_idx", "group -1 of 4", array=which - (which == 0))
+    await refuse(ordered, "g_idx", "31 to 33 columns", array=np.sort(np.where(np.arange(128) == 0, 1, which)))
+    await refuse(ordered, "g_idx", "I32 (128,)", array=which[:-1])
+    await refuse(ordered, "g_idx", "I32 (128,)", array=which.astype(np.int64), dtype="I64")
+    await refuse({**GPTQ, "group": 32}, "g_idx", "desc_act", array=which[::-1].copy())
+    await refuse(ordered, "scales", "I32", array=np.ones((4, 128), np.int32), dtype="I32")
+    await refuse(ordered, "scales", "(3, 128)", "(4, 128)", array=np.ones((3, 128), np.float16), dtype="F16")
+    await refuse(ordered, "qzeros", "(4, 15)", array=np.zeros((4, 15), np.int32))
+    await refuse(ordered, "qzeros", "zero point", "15", array=packed(np.full((4, 128), 15), 4))
+    await refuse(ordered, "qweight", "I32 (120,)", array=np.zeros((15, 128), np.int32))
+    await refuse(ordered, "qweight", "not a matrix", array=np.zeros((16,), np.int32))
+    await refuse(ordered, "qweight", "I64", array=np.zeros((16, 128), np.int64), dtype="I64")
+    await refuse({**AWQ, "group": 64}, "qzeros", "qzeros")
+    await refuse({**PACKED, "group": 64}, "weight_zero_point", "weight_zero_point")
+    await refuse(PLAIN, "weight_scale", "weight_scale")
+    await refuse(BLOCKS, "weight_scale_inv", "weight_scale_inv")
+    await refuse({**BLOCKS, "block": (64, 64)}, "weight_scale_inv", "(2, 2)", array=np.ones(3, np.float32), dtype="F32")
+
+
+@only("cpu")
+async def settings_that_are_not_supported_are_named(place: Place) -> None:
+    manager = place.manager()
+
+    async def refuse(how: dict[str, Any], changes: Any, *words: str) -> None:
+        files, _ = _files(place, how)
+        config = json.loads(files["config.json"])
+        table = config["quantization_config"]
+        if callable(changes):
+            changes(table)
+        else:
+            table.update(changes)
+        files = {**files, "config.json": json.dumps(config).encode()}
+        await raises(InvalidWeights, _load(place, manager, files), *words, "quantiz" if "nf4" not in words else "nf4")
+
+    gptq, packing = {**GPTQ, "group": 32}, {**PACKED, "group": 32}
+    for key, bad in {
+        "bits": (2, 3, None, "4", True, 10**30),
+        "group_size": (0, -2, 1.5, "32", 2**40),
+        "desc_act": (1, "yes"),
+        "checkpoint_format": ("marlin", 7, ["gptq"]),
+        "is_marlin_format": (True,),
+        "pack_dtype": ("int8",),
+        "dynamic": ({"+:.*up.*": {"bits": 8}}, [1]),
+        "quant_method": ("hqq", "quanto", "mxfp4", None, 4, ["gptq"], "x" * 10_000),
+    }.items():
+        for each in bad:
+            await refuse(gptq, {key: each}, key)
+    await refuse(gptq, {"quant_method": "bitsandbytes"}, "bitsandbytes", "nf4", "dequantize")
+    await refuse(gptq, {"quant_method": None, "load_in_4bit": True}, "bitsandbytes", "nf4")
+    await refuse({**AWQ, "group": 64}, {"version": "gemv"}, "gemv")
+    await refuse({**AWQ, "group": 64}, {"zero_point": False}, "zero_point")
+    await refuse({**BLOCKS, "block": (64, 64)}, {"weight_block_size": [64]}, "weight_block_size")
+    await refuse({**BLOCKS, "block": (64, 64)}, {"fmt": "e5m2"}, "e5m2")
+    for changes, word in (
+        ({"format": "nvfp4-pack-quantized"}, "nvfp4"),
+        ({"config_groups": {}}, "0 groups"),
+        ({"config_groups": {"a": {}, "b": {}}}, "2 groups"),
+        ({"config_groups": {"a": 3}}, "is not an object"),
+        ({"transform_config": {"config_groups": {"R1": {}}}}, "transform_config"),
+        ({"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24"),
+        ({"quantization_status": "initialized"}, "initialized"),
+    ):
+        await refuse(packing, changes, word)
+
+    def weights(**changes: Any) -> Any:
+        return lambda table: table["config_groups"]["group_0"]["weights"].update(changes)
+
+    for key, value in (
+        ("num_bits", 3), ("type", "float"), ("strategy", "token"), ("dynamic", True), ("actorder", "x"),
+        ("symmetric", "no"), ("group_size", None), ("group_size", 0),
+    ):  # fmt: skip
+        await refuse(packing, weights(**{key: value}), "num_bits" if key == "type" else key)
+
+
+async def quantised_copies_share_their_weights(place: Place) -> None:
+    """Equal blocks are one storage, also of a file with another order of tensors; so is the order of columns."""
+    manager = place.manager()
+    files, _ = _files(place, {**GPTQ, "group": 32, "ordered": True})
+    first = await _load(place, manager, files)
+    total = place.device.memory()["weights"]
+    header, data = header_of(files[WEIGHTS])
+    parts = {name: (entry, data[slice(*entry["data_offsets"])]) for name, entry in reversed(header.items())}
+    at, table = 0, {}
+    for name, (entry, raw) in parts.items():
+        table[name] = {**entry, "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+    text = json.dumps(table).encode()
+    moved = len(text).to_bytes(8, "little") + text + b"".join(raw for _, raw in parts.values())
+    second = await _load(place, manager, {**files, WEIGHTS: moved})
+    assert place.device.memory()["weights"] == total
+    np.testing.assert_array_equal(await _read(first), await _read(second))
+    first.unload()
+    second.unload()
+    assert place.device.memory()["weights"] == 0
