@@ -336,6 +336,31 @@ async def the_last_of_a_batch_is_cancelled(place: Place) -> None:
     await _cancelled(place, 1)
 
 
+async def a_cancelled_prompt_leaves_the_pages_of_other_texts(place: Place) -> None:
+    model, prompt = await load(place, "tiny-llama"), _prompt(2 * PAGE + 3)
+    await model.generate(_prompt(8 * PAGE, 9), max_new_tokens=1, **GREEDY)  # the pools have room
+    wanted = await model.generate(prompt, max_new_tokens=4, **GREEDY)
+    pool = model.batch().pool
+    runs, reused = pool._running, _counts(model)["reused_tokens"]  # noqa: SLF001 - where a device would wait
+    begun = asyncio.Event()
+
+    @contextmanager
+    def running() -> Iterator[None]:
+        with runs():
+            begun.set()
+            yield
+
+    with patch.object(pool, "_running", running):
+        task = asyncio.ensure_future(model.generate(_prompt(4 * PAGE, 1), max_new_tokens=9, **GREEDY))
+        await begun.wait()
+        task.cancel()
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+    assert pool.losses == 0 and pool.pages_in_use == 0
+    np.testing.assert_array_equal(await model.generate(prompt, max_new_tokens=4, **GREEDY), wanted)
+    assert _counts(model)["reused_tokens"] == reused + 2 * PAGE
+    model.unload()
+
+
 async def steps_of_two_models_take_turns(place: Place) -> None:
     """Neither of two models waits for more than a few steps of the other."""
     manager = place.manager()

@@ -11,19 +11,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..backends.device import Device
+from ..bridge.runtime import retrieve
 from ..errors import MemoryBudgetError, TensorReleased
 from ..ops.paging import BEFORE, NEW, PAGES
 from ..tensor import Tensor
 from .decode_programs import Array, Arrays, Choice, DecodePrograms, Tensors
 from .decoder import PAGE
+
+T = TypeVar("T")
 
 FEW_PAGES = 4  # the smallest pools and tables
 FREE_PAGES = 32  # the narrowest table where attention follows the lengths of texts, so that width costs nothing
@@ -78,6 +81,7 @@ class PagePool:
         self._known: dict[bytes, int] = {}
         self._clock = 0
         self._lock = asyncio.Lock()
+        self._runs: asyncio.Task[Any] | None = None  # that runs a program over the pools
         self._device_losses = device.losses
         device.caches.add(self)
 
@@ -189,6 +193,9 @@ class PagePool:
             MemoryBudgetError: the copies do not fit beside the model; ``texts`` are as they were.
             PagesLost: see there.
         """
+        return await self._finished(self._reorder(steps, texts, parents), texts)
+
+    async def _reorder(self, steps: DecodePrograms, texts: Sequence[Text], parents: Sequence[int]) -> list[Text]:
         made = [replace(texts[parent], pages=[], keys=list(texts[parent].keys)) for parent in parents]
         seen: set[int] = set()
         copied = []
@@ -227,13 +234,30 @@ class PagePool:
                 raise PagesLost
             yield
 
+    async def _finished(self, work: Coroutine[Any, Any, T], texts: Sequence[Text]) -> T:
+        """Await ``work`` on ``texts``. A cancellation waits for the end of its run if other texts have pages here.
+
+        The pools are donated to a run, so all pages would be lost in the middle of one.
+        """
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(retrieve)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            own = {number for text in texts for number in text.pages}
+            others = any(page.uses or page.key for i, page in enumerate(self._pages) if i not in own)
+            if self._runs is not task or not others:
+                task.cancel()
+            await asyncio.wait({task})
+            raise
+
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Invalidate the pools if a run fails after it consumed them, as they are donated.
 
         Raises PagesLost if they were lost meanwhile.
         """
-        before, losses = list(self._tensors.values()), self.losses
+        before, losses, self._runs = list(self._tensors.values()), self.losses, asyncio.current_task()
         try:
             yield
         except TensorReleased:
@@ -244,6 +268,8 @@ class PagePool:
             if any(tensor.node.storage is None or not tensor.node.storage.is_resident for tensor in before):
                 self.lose()
             raise
+        finally:
+            self._runs = None
 
     @asynccontextmanager
     async def _growing(
@@ -276,6 +302,12 @@ class PagePool:
             MemoryBudgetError: the pages do not fit beside the model.
             PagesLost: see there.
         """
+        return await self._finished(self._extend(steps, ids, texts, counts, inputs, fixed, choice), texts)
+
+    async def _extend(
+        self, steps: DecodePrograms, ids: Any, texts: Sequence[Text], counts: Sequence[int], inputs: Arrays,
+        fixed: Tensors, choice: Choice,
+    ) -> Tensor:  # fmt: skip
         async with self._growing(steps, texts, counts):
             given = {"table": table(texts, counts, self._width(steps, texts)), **inputs}
             losses = self.losses
@@ -292,6 +324,12 @@ class PagePool:
 
         Returns the last token and the tokens of all steps, see :meth:`DecodePrograms.extend_by`. Raises as it does.
         """
+        return await self._finished(self._extend_by(steps, token, texts, counts, inputs, fixed, choice), texts)
+
+    async def _extend_by(
+        self, steps: DecodePrograms, token: Any, texts: Sequence[Text], counts: Sequence[int], inputs: Sequence[Arrays],
+        fixed: Tensors, choice: Choice,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         steps_of = [[count * (i + 1) for count in counts] for i in range(len(inputs))]
         async with self._growing(steps, texts, steps_of[-1]):
             width = self._width(steps, texts)
