@@ -20,10 +20,10 @@ BYTES = {  # of a block, by format, and the offsets of its float16 scales
     "q6_k": (210, 208),
     "iq4_nl": (18, 0),
 }
-QUANTIZED = ("q8_0",)  # formats to which numbers are quantised
+LARGE = {"q4_0": 1e4, "q8_0": 1e6}  # formats to which numbers are quantised, with a factor of large ones
 
 
-def numbers() -> dict[str, Any]:
+def numbers(name: str) -> dict[str, Any]:
     """Float32 numbers to quantize, whole blocks of 32, by what is special about them."""
     rng = np.random.default_rng(0)
     normal = rng.normal(size=(64, 256)).astype(np.float32)
@@ -31,7 +31,7 @@ def numbers() -> dict[str, Any]:
     halves[:, ::32] = 127  # a scale of 1, so that every second number is a tie
     return {
         "normal": normal,
-        "large": normal * np.float32(1e6),
+        "large": normal * np.float32(LARGE[name]),
         "scales that are subnormal": normal * np.float32(1e-4),
         "below the scales of float16": normal * np.float32(1e-30),
         "zeros": np.zeros((2, 32), np.float32),
