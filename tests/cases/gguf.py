@@ -65,15 +65,27 @@ def _as_in_checkpoints(kind: str, name: str, array: Any, config: dict[str, Any])
 
 
 async def _load(place: Place, manager: TensorSharingManager, files: Any, dtype: str | None = None) -> Model:
-    return await tc.from_pretrained(files, manager=manager, device=place.device, dtype=dtype, tokenizer=False)
+    """Load a model that computes exactly, to be compared with float32."""
+    options: dict[str, Any] = {"dtype": dtype, "precision": "exact", "tokenizer": False}
+    return await tc.from_pretrained(files, manager=manager, device=place.device, **options)
 
 
 async def _read(model: Model, name: str) -> Any:
     return await (await model(**IDS, outputs=[name]))[name].read()
 
 
-async def _compare(place: Place, kind: str, types: Any, dtype: str | None = None) -> None:
-    """Load both forms: the outputs and texts are equal, and so are the weights, but for GPT-2's columns."""
+def _formats(model: Model, types: Any) -> set[str]:
+    """The formats of weights in blocks, of which ``types`` the file has, that the device of ``model`` stores."""
+    stored = model.device.backend.block_formats
+    return {of.lower() for of in types if of.lower() in stored}
+
+
+async def _compare(place: Place, kind: str, types: Any, dtype: str = "float32") -> None:
+    """Load both forms: the outputs and texts are equal, and so are the weights, but for GPT-2's columns.
+
+    Without a dtype the blocks are kept, and the outputs nearly the same.
+    """
+    types = list(types)
     gguf, files = both(kind, files_for(place, kind), types)
     manager = place.manager()
     first = await _load(place, manager, {"model.gguf": gguf}, dtype)
@@ -92,6 +104,11 @@ async def _compare(place: Place, kind: str, types: Any, dtype: str | None = None
         texts = [await model.generate(IDS["input_ids"], **options) for model in (first, second)]
         np.testing.assert_array_equal(*texts)
         assert len(set(texts[0][0, -TOKENS:].tolist())) > 1
+    if dtype == "float32":
+        first.unload()
+        first = await _load(place, manager, {"model.gguf": gguf}, None)
+        near(await _read(first, name), golden, 1e-4)
+        assert set(first.weight_formats) - {"float32"} == _formats(first, types), first.weight_formats
     first.unload()
     second.unload()
 

@@ -39,7 +39,9 @@ def files_of(recipe: str) -> dict[str, bytes]:
 
 
 async def _load(place: Place, manager: TensorSharingManager, files: Any, dtype: str | None = "int8") -> Model:
-    return await tc.from_pretrained(files, manager=manager, device=place.device, dtype=dtype, tokenizer=False)
+    """Load a model that computes exactly, to be compared with float32."""
+    options: dict[str, Any] = {"dtype": dtype, "precision": "exact", "tokenizer": False}
+    return await tc.from_pretrained(files, manager=manager, device=place.device, **options)
 
 
 async def _read(model: Model, name: str, inputs: Any = IDS) -> Any:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 from weakref import WeakSet, ref
 
+from ..dtypes import float32
 from ..errors import DeviceUnavailable, MemoryBudgetError
 from .backend import Backend
-from .base import Spec
+from .base import BlockSpec, Spec
 from .program_cache import ProgramCache
 from .staging import Readable
 from .timeouts import in_time
@@ -130,11 +131,18 @@ class Device(Readable, ProgramCache):
         """Note that lending failed: from now on bytes go through the host."""
         self.not_lent = reason
 
+    def stored_as(self, spec: Spec) -> Spec:
+        """Return the spec that a weight of ``spec`` has on this device: float32 for blocks that it does not store."""
+        if isinstance(spec, BlockSpec) and spec.format not in self.backend.block_formats:
+            return Spec(spec.weight_shape, float32)
+        return spec
+
     def refusal(self, tensors: Mapping[str, Spec]) -> str:
         """Return why the device cannot hold or run a model of these ``tensors``, by name, even alone; empty if it can.
 
         Under a limit that is smaller than the weights they come and go.
         """
+        tensors = {name: self.stored_as(spec) for name, spec in tensors.items()}
         total, memory = sum(spec.nbytes for spec in tensors.values()), self.backend.memory
         if min(total, self.budget.usable) > memory:
             return f"its weights take {total:,} bytes, and all values there together at most {memory:,}"

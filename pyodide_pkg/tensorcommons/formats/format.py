@@ -80,7 +80,7 @@ class BlockFormat:
     widen: Callable[[Sequence[Bytes]], Floats]
     narrow: Callable[[Floats], Sequence[Bytes]] | None = None
 
-    def spec(self, shape: Shape) -> Spec:
+    def spec(self, shape: Shape) -> BlockSpec:
         """See :class:`Format`: bytes, of which there are whole words."""
         return BlockSpec((-(-self.blocks(shape) * self.nbytes // 4) * 4,), int8, self.name, shape)
 

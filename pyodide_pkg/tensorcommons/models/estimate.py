@@ -8,15 +8,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from ..backends.device import Device
-from ..errors import UnsupportedDtype, quoted
-from ..formats import BY_OPTION
 from ..hub.open_cache import CacheSpec, open_cache
 from ..hub.sources import cached, open_source
 from ..shapes import size_of
 from ..sharing.manager import TensorSharingManager
+from .checkpoint_match import orders_of
 from .decoder import product_of
-from .loading import open_checkpoint, specs_of
+from .loading import open_checkpoint
 from .weight_loader import Conversion, Reporter, known_entry
+from .weight_specs import check_dtype, formats_of, specs_of
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,15 @@ async def estimate_load(
     >>> estimate.model_type, estimate.weight_bytes, estimate.shared_bytes
     ('bert', 17666792, 0)
     """
-    if dtype not in (None, *BY_OPTION):
-        raise UnsupportedDtype(f"dtype must be {', '.join(BY_OPTION)} or None, not {quoted(dtype)}")
+    check_dtype(dtype)
     files = open_source(source, token=token)
     files = cached(files, await open_cache(cache))
     async with AsyncExitStack() as stack:
         architecture, shards, _, _ = await open_checkpoint(files, stack, Reporter(None))
-        specs = specs_of(architecture, BY_OPTION["float32" if dtype is None else dtype])
-        target = manager.devices.decide_for(files.name, specs, device, product_of(architecture)).device
+        wanted = specs_of(architecture.manifest, formats_of(shards), dtype)
+        wanted |= orders_of(shards, wanted, architecture.manifest)
+        target = manager.devices.decide_for(files.name, wanted, device, product_of(architecture)).device
+        specs = {name: target.stored_as(spec) for name, spec in wanted.items()}
         held = [entry for entry in manager.registry if entry.storage.device is target]
         there = {(name, entry.spec) for entry in held for names in entry.names.values() for name in names}
         stored = Counter[str]()
@@ -99,7 +100,8 @@ async def estimate_load(
                 stored[entry.dtype] += entry.nbytes
                 name = shard.wanted[entry.name]
                 spec = specs[name]
-                if known_entry(manager, target, shard.weights, Conversion(entry, spec, files.name)) is not None:
+                conversion = Conversion(entry, wanted[name], spec, files.name)
+                if known_entry(manager, target, shard.weights, conversion) is not None:
                     shared += spec.nbytes
                 else:
                     shareable += spec.nbytes * ((name, spec) in there)

@@ -6,6 +6,7 @@ This file chooses the architecture, opens the files and matches their tensors wi
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +20,6 @@ from ..errors import (
     DeviceMemoryError,
     DeviceUnavailable,
     InvalidWeights,
-    UnsupportedDtype,
     UnsupportedModel,
     quoted,
     shown,
@@ -53,11 +53,11 @@ from .quantization import quantization_of
 from .registry import FAMILIES
 from .sentence import Sentence, SentenceUse, read_sentence
 from .weight_loader import Progress, Reporter, Shard, WeightLoader
+from .weight_specs import DTYPES, check_dtype, formats_of, specs_of
 
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
-DTYPES = ("float32", "float16", "int8")  # the options of dtype, without their short names
 MOST_FILES = (
     *("config.json", WEIGHTS_FILE, "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"),
     *("1_Pooling/config.json", "generation_config.json", "preprocessor_config.json"),
@@ -96,15 +96,18 @@ async def from_pretrained(
     ``device`` is a kind, a Device, or "auto". A ``task`` that the model does not support is an error.
     ``tokenizer=False`` loads no tokenizer.
 
-    ``dtype`` is that of the stored weights, to which the file's numbers are converted while they are loaded: "float32"
-    (the default), "float16", with matrices and tables in half the bytes, or "int8", with those in 27 % of the bytes, as
-    blocks of 32 int8 numbers with a scale (GGUF's Q8_0); "fp32", "fp16" and "q8" are other names. Vectors, computation
-    and, with "int8", matrices whose rows are not whole blocks are float32. Blocks of a GGUF file are widened, those of
-    Q8_0 kept with "int8".
+    ``dtype`` is that of the stored weights. By default (None) matrices and tables that a file has in blocks, such as
+    those of a GGUF file, stay as they are, and everything else is float32. Otherwise the file's numbers are converted
+    while they are loaded: "float32"; "float16", with matrices and tables in half the bytes; "int8", with those in 27 %
+    of the bytes, as blocks of 32 int8 numbers with a scale (GGUF's Q8_0); or "int4", with matrices in 14 % of the
+    bytes, as blocks of 32 int4 numbers with a scale (Q4_0), and tables of tokens and the output head as with "int8".
+    "fp32", "fp16", "q8" and "q4" are other names. Vectors, computation, and matrices whose rows are not whole blocks
+    are float32. A device that does not store a block format (:attr:`Model.weight_formats`) has such weights as float32,
+    which a warning names.
 
     ``precision`` is that of products with quantised weights: "fast" (the default) rounds activations to int8 in blocks
-    of 32 on devices that multiply such numbers faster (WebGPU, where the browser has the instruction), and "exact"
-    computes with float activations, as all other devices do with either.
+    of 32 on devices that multiply such numbers faster, and "exact" computes with float activations, as all other
+    devices do with either.
 
     ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
     "seconds_left"}``, sizes in bytes. ``status`` is "initiate", "download", "progress", "progress_total", "done" or
@@ -182,10 +185,8 @@ async def _loaded(
     """Try to load once. A device that turns out to have too little memory is added to ``refused``, with the reason."""
     report = Reporter(progress_callback)
     files = open_source(source, token=token)
-    if dtype not in (None, *BY_OPTION):
-        raise UnsupportedDtype(f"dtype must be {', '.join(BY_OPTION)} or None, not {quoted(dtype)}")
+    check_dtype(dtype)
     check_precision(precision)
-    form = BY_OPTION["float32" if dtype is None else dtype]
     name = manager.add_model(files.name, manager.devices.choose(device))
     try:
         files = cached(files, await open_cache(cache))
@@ -193,13 +194,14 @@ async def _loaded(
             if isinstance(files, CachedSource):
                 await stack.enter_async_context(files.comparing(MOST_FILES + TOKENIZER_FILES * tokenizer))
             architecture, shards, words, use = await open_checkpoint(files, stack, report)
-            specs = specs_of(architecture, form)
-            specs |= orders_of(shards, specs, architecture.manifest)
-            others = {name: other for name, other in BY_OPTION.items() if name in DTYPES and other != form}
-            forms = {f'dtype="{name}"': specs_of(architecture, other) for name, other in others.items()}
+            formats = formats_of(shards)
+            stored = specs_of(architecture.manifest, formats, dtype)
+            options = {each: specs_of(architecture.manifest, formats, each) for each in DTYPES}
+            others = {f"dtype={each and json.dumps(each)}": specs for each, specs in options.items() if specs != stored}
+            stored |= orders_of(shards, stored, architecture.manifest)
             while True:
                 product = product_of(architecture)
-                decision = manager.devices.decide_for(name, specs, device, product, forms=forms, refused=refused)
+                decision = manager.devices.decide_for(name, stored, device, product, forms=others, refused=refused)
                 target = decision.device
                 if not target.backend.is_lost:
                     break
@@ -210,7 +212,8 @@ async def _loaded(
                         raise
             manager.place_model(name, target)
             loader = WeightLoader(manager, target, name, shards, report)
-            loader.read_ahead(specs)
+            loader.read_ahead(stored)
+            specs = {name: target.stored_as(spec) for name, spec in stored.items()}
             nodes = forward_nodes(architecture, target, specs, precision)
             if reason := await misfit(target, nodes, specs.values()):
                 refused[target] = reason
@@ -220,7 +223,7 @@ async def _loaded(
             wanted = words if tokenizer and "input_ids" in names else None
             async with beside(kernels), beside(_tokenizer(manager, wanted)) as reading:
                 try:
-                    weights = await loader.load(specs, lambda: least_need.slices(target, nodes))
+                    weights = await loader.load(stored, lambda: least_need.slices(target, nodes))
                     storages = [storage for weight in weights.values() if (storage := weight.node.storage) is not None]
                     await target.backend.check([storage.handle for storage in storages if storage.is_resident])
                 except DeviceMemoryError as error:
@@ -230,14 +233,16 @@ async def _loaded(
         if loader.streams:
             _warn_of_streaming(name, manager, storages)
         _warn_of_untied(files.name, architecture, weights)
-        if form in BLOCKS:
-            _warn_of_dense(name, form, specs.values())
+        _warn_of_widened(name, target, stored.values())
+        if dtype is not None and (form := BY_OPTION[dtype]) in BLOCKS:
+            _warn_of_dense(name, form, stored.values())
+            _warn_of_requantized(name, formats, stored)
         reader, why_none = reading.result()
         processor = await _processor(files, architecture.model_type) if "pixel_values" in names else None
         if task is not None:
             check_task(task, architecture.tasks, name)
         held = weights_of(architecture, weights, precision_on(target, precision))
-        model = Model(name, architecture, held, target, manager, reader, decision.why, processor, precision)
+        model = Model(name, architecture, held, stored, target, manager, reader, decision.why, processor, precision)
         model.why_no_tokenizer, model.use = why_none, use
     except BaseException:
         manager.abandon_model(name)
@@ -280,6 +285,38 @@ def _warn_of_dense(name: str, form: str, specs: Collection[Spec]) -> None:
         )
 
 
+def _warn_of_widened(name: str, device: Device, stored: Collection[Spec]) -> None:
+    """Warn of weights in a block format that the device does not store, with their bytes."""
+    wide = [spec for spec in stored if device.stored_as(spec) is not spec]
+    if wide:
+        logger.warning(
+            "%s: the %s device does not store weights in %s, so %s bytes of them are widened to %s bytes of float32.",
+            name,
+            device.kind,
+            ", ".join(sorted({spec.format for spec in wide if isinstance(spec, BlockSpec)})),
+            f"{sum(spec.nbytes for spec in wide):,}",
+            f"{sum(device.stored_as(spec).nbytes for spec in wide):,}",
+        )
+
+
+def _warn_of_requantized(name: str, formats: Mapping[str, str], stored: Mapping[str, Spec]) -> None:
+    """Warn of weights that the file has in one block format, and that are quantised to another one."""
+    again = sorted(
+        {
+            f"{formats[each]} to {spec.format}"
+            for each, spec in stored.items()
+            if isinstance(spec, BlockSpec) and formats[each] in BLOCKS and formats[each] != spec.format
+        }
+    )
+    if again:
+        logger.warning(
+            "%s: weights that are quantised in the file are quantised again, from %s, which loses accuracy. dtype=None "
+            "keeps them as they are.",
+            name,
+            ", ".join(again),
+        )
+
+
 def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str, Tensor]) -> None:
     """Warn of weights that the config ties but the file stores with different values, as `transformers` does."""
     if not getattr(architecture.config, "tie_word_embeddings", False):
@@ -295,11 +332,6 @@ def _warn_of_untied(name: str, architecture: Architecture, weights: Mapping[str,
                 other,
                 parameter,
             )
-
-
-def specs_of(architecture: Architecture, form: str) -> dict[str, Spec]:
-    """Return the spec of each parameter on the device."""
-    return {name: param.spec(form) for name, param in architecture.manifest.items()}
 
 
 async def open_checkpoint(

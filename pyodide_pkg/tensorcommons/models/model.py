@@ -26,7 +26,6 @@ from ..nn import Weights
 from ..shapes import Shape
 from ..sharing.contract import Request
 from ..sharing.manager import TensorSharingManager
-from ..sharing.storage import Storage
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared, arguments_of, example_inputs, precision_on
 from .batch import Batch
@@ -72,6 +71,7 @@ class Model:
         name: str,
         architecture: Architecture,
         weights: Weights,
+        stored: Mapping[str, Spec],
         device: Device,
         manager: TensorSharingManager,
         tokenizer: Tokenizer | None,
@@ -90,6 +90,7 @@ class Model:
         self.model_type, self.config = architecture.model_type, architecture.config
         self.input_names = architecture.inputs.names
         self._weights = dict(weights)
+        self._stored = dict(stored)
         self.traces = self._new_traces()
         self._batch: Batch | None = None
         self.is_unloaded = False
@@ -106,6 +107,11 @@ class Model:
             if weight.order is not None:
                 specs[f"{param.name}.order"] = weight.order.spec
         return specs
+
+    @property
+    def stored_specs(self) -> dict[str, Spec]:
+        """See ``sharing.contract.Movable``."""
+        return {name: spec for name, spec in self._stored.items() if not self.is_unloaded}
 
     @property
     def product(self) -> str:
@@ -155,25 +161,21 @@ class Model:
         """
         self._check_loaded()
         check_listener("progress_callback", progress_callback)
-        decision = self.manager.devices.decide_for(self.name, self.specs, device, self.product)
+        decision = self.manager.devices.decide_for(self.name, self.stored_specs, device, self.product)
         if decision.device is self.device:
             self.why = decision.why
         else:
             await self.manager.move(self, decision, *([progress_callback] if progress_callback else []))
         return self
 
-    def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
+    def moved(self, decision: Decision, weights: Mapping[str, Tensor]) -> None:
         """See ``sharing.contract.Movable``."""
         self.device, self.why = decision.device, decision.why
         for param, weight in self._weights.items():
-            storage = weight.data.node.storage
-            data = weight.data if storage is None else weights.get(storage, weight.data)
-            order = weight.order
-            if order is not None and order.node.storage is not None:
-                order = weights.get(order.node.storage, order)
-            self._weights[param] = replace(
-                weight, data=data, precision=precision_on(self.device, self.precision), order=order
-            )
+            data = weights.get(param.name, weight.data)
+            order = weights.get(f"{param.name}.order", weight.order) if weight.order is not None else None
+            precision = precision_on(self.device, self.precision)
+            self._weights[param] = replace(weight, data=data, precision=precision, order=order)
         self.traces = self._new_traces()
         self._batch = None
 

@@ -24,13 +24,14 @@ from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import Slices, yield_to_loop
 from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
-from ..formats import BLOCKS, Packer
+from ..formats import BLOCKS, BlockFormat, Packer
 from ..graph.needs import Need
 from ..hub.cached import CachedSource
 from ..hub.entries import Read
 from ..hub.safetensors import ITEMSIZE, NUMPY_NAME, Header, TensorEntry, as_array
 from ..hub.weights import Chunk, ReadAgain, WeightsFile, label_of
 from ..sharing.manager import TensorSharingManager
+from ..sharing.packed import Packed
 from ..sharing.provenance import Origin, content_label
 from ..sharing.registry import Entry
 from ..sharing.storage import Storage
@@ -62,7 +63,7 @@ class Shard:
         """Offset after the last wanted tensor, where reading ends. Use it only when ``wanted`` is complete."""
         return max((entry.stop for entry in self.entries), default=0)
 
-    @cached_property
+    @property
     def entries(self) -> list[TensorEntry]:
         """The wanted tensors, in the order of the file."""
         every = (each for entry in self.header.entries for each in (entry, entry.order) if each is not None)
@@ -117,23 +118,25 @@ class WeightLoader:
         self.shards = shards
         self.report = report
         self.loaded = 0
-        self._specs: Mapping[str, Spec] = {}
+        self._stored: Mapping[str, Spec] = {}  # of the parameters, in formats that the device may not store
         self.streams = False  # True if the weights exceed the limit, so that each run moves some to the device
         self._here = 0  # bytes of the weights on the device
 
-    def read_ahead(self, specs: Mapping[str, Spec]) -> None:
+    def read_ahead(self, stored: Mapping[str, Spec]) -> None:
         """Begin to read what is in the cache, before :meth:`load`."""
-        self._specs = specs
+        self._stored = stored
         for shard in self.shards[:1]:
             missing = (entry for entry in shard.entries if self._known(shard, entry) is None)
             shard.weights.read_ahead((chunk for entry in missing for chunk in shard.weights.chunks(entry)), ROOM)
 
-    async def load(self, specs: Mapping[str, Spec], least: Callable[[], Slices[Need]]) -> dict[str, Tensor]:
-        """Load every parameter of ``specs`` as a tensor over its shared storage.
+    async def load(self, stored: Mapping[str, Spec], least: Callable[[], Slices[Need]]) -> dict[str, Tensor]:
+        """Load every parameter of ``stored`` as a tensor over its shared storage.
 
-        If they exceed the limit, but a run needs only ``least``, only the first ones that fit are on the device.
+        A block format that the device does not store becomes float32 (``Device.stored_as``). If all of them exceed
+        the limit, but a run needs only ``least``, only the first ones that fit are on the device.
         """
-        self._specs = specs
+        self._stored = stored
+        specs = {name: self.device.stored_as(spec) for name, spec in stored.items()}
         known = []
         for shard in self.shards:
             for entry in shard.entries:
@@ -176,7 +179,7 @@ class WeightLoader:
             if held is None:
                 missing.append(entry)
             else:
-                held.hold(self.model, shard.wanted[entry.name])
+                self._hold(held, shard, entry)
                 self.report.shared += held.storage.nbytes
         chunks = (chunk for entry in missing for chunk in weights.chunks(entry))
         runs = weights.runs(chunks)
@@ -281,12 +284,23 @@ class WeightLoader:
             taken.close()
             for block in copy:
                 block.free()
-        held.hold(self.model, shard.wanted[entry.name])
+        self._hold(held, shard, entry)
         address = conversion.address(weights.version)
         if address is not None:
             registry.record_origin(self.device, address, content)
         if content != identity:
             registry.record_origin(self.device, conversion.origin(identity), content)
+
+    def _hold(self, held: Entry, shard: Shard, entry: TensorEntry) -> None:
+        """Hold a loaded tensor. One that was widened remembers its blocks, for devices that store them."""
+        conversion = self._conversion(shard, entry)
+        held.hold(self.model, shard.wanted[entry.name])
+        packed = conversion.packed
+        if packed is not None and packed.name not in held.packed:
+            assert isinstance(packed.spec, BlockSpec)
+            again = shard.weights.read_again(entry)
+            origin = Origin(_reader(packed, again), shard.weights.is_local(shard.weights.chunks(entry)))
+            held.packed[packed.name] = Packed(packed.spec, origin)
 
     def _known(self, shard: Shard, entry: TensorEntry) -> Entry | None:
         return known_entry(self.manager, self.device, shard.weights, self._conversion(shard, entry))
@@ -310,7 +324,8 @@ class WeightLoader:
         return storage
 
     def _conversion(self, shard: Shard, entry: TensorEntry) -> Conversion:
-        return Conversion(entry, self._specs[shard.wanted[entry.name]], shard.header.file)
+        stored = self._stored[shard.wanted[entry.name]]
+        return Conversion(entry, stored, self.device.stored_as(stored), shard.header.file)
 
     def _progress(self, file: str, loaded: int, total: int) -> None:
         self.report("progress", file, min(loaded, total), total)
@@ -335,24 +350,48 @@ async def _each(runs: AsyncIterator[list[Read]]) -> AsyncGenerator[Read]:
 class Conversion:
     """How a tensor of a file becomes the bytes of its storage: as they are, in another dtype, or quantised.
 
-    Blocks of a file are widened, unless the storage has blocks of the same format. With ``is_none`` the bytes are the
-    same, and thus their hash.
+    ``wanted`` is the spec in the format of the model, ``spec`` that on the device, which is float32 for blocks that it
+    does not store. Blocks of a file are kept if the format of the model is theirs; others are widened. With ``is_none``
+    the bytes are the same, and thus their hash.
     """
 
-    def __init__(self, entry: TensorEntry, spec: Spec, file: str) -> None:
+    def __init__(self, entry: TensorEntry, wanted: Spec, spec: Spec, file: str) -> None:
         self.entry = entry
+        self.wanted = wanted
         self.spec = spec
         self.file = file
         self.packing = BLOCKS[spec.format] if isinstance(spec, BlockSpec) else None
         self.name = spec.dtype.name if self.packing is None else self.packing.name  # the format on the device
         self.stored = BLOCKS.get(entry.dtype.lower())  # the blocks of the file
+        rounding = BLOCKS[wanted.format] if isinstance(wanted, BlockSpec) and not self.packing else None
+        self._rounding = None if rounding is self.stored else rounding  # quantised and widened again
         self.is_none = (
-            not (self.packing or self.stored or entry.heads or entry.parts)
+            not (self.packing or self.stored or self._rounding or entry.heads or entry.parts)
             and entry.dtype != "BF16"
             and NUMPY_NAME[entry.dtype] == self.name
         )
         self._place: Any = None  # in blocks, of each column of a matrix whose columns are in another order there
         self._as = f" as {self.name}" + (f" of {entry.heads} heads" if entry.heads else "")
+        self._as += f" of {self._rounding.name}" if self._rounding else ""
+        self._is_in_order = entry.order is None or not self._keeps_blocks
+        self._as += "" if self._is_in_order or self.packing else " in the order of its groups"
+
+    @property
+    def _keeps_blocks(self) -> bool:
+        """True if the model has the tensor in the blocks of the file, even if the device widens them."""
+        return self.stored is not None and isinstance(self.wanted, BlockSpec) and self.wanted.format == self.stored.name
+
+    @property
+    def packed(self) -> Conversion | None:
+        """The conversion to blocks of a tensor that this one widens; None if it has none."""
+        if self.packing is not None:
+            return None
+        spec = self.wanted
+        if not isinstance(spec, BlockSpec):
+            if self.stored is None or self.stored.misfit(self.entry.shape) or self.entry.order is not None:
+                return None
+            spec = self.stored.spec(self.entry.shape)
+        return Conversion(self.entry, spec, spec, self.file)
 
     def origin(self, identity: str) -> str:
         """Return the registry's key of the tensor's origin by the file's content, ``identity``."""
@@ -426,7 +465,7 @@ class Conversion:
                     for _, piece in chunk.pieces():
                         raw[number] += piece
                         await yield_to_loop()
-        if isinstance(entry.order, AssembledEntry) and self.stored is not None and self.name != self.stored.name:
+        if isinstance(entry.order, AssembledEntry) and not self._keeps_blocks:
             (order,) = assembled(entry.order, raw[-1:], self.file)
             self._place = np.argsort(np.frombuffer(order, np.int32))
         for rows in assembled(entry, raw, self.file):
@@ -453,14 +492,19 @@ class Conversion:
             over="ignore", invalid="ignore"
         ):  # values too large for float16 become infinite, as everywhere
             array = self._numbers(whole)
-            if packer is None:
-                return memoryview(array.astype(self.spec.dtype.numpy, copy=True).reshape(-1).view(np.uint8))
-            try:
-                return memoryview(packer.add(packer.form.quantize(array.astype(np.float32))))
-            except ValueError as error:
-                name = quoted(self.entry.name)
-                reason = f'tensor {name} cannot be quantised: {error}; load the model with dtype="float32"'
-                raise InvalidWeights(self.file, reason) from None
+            if packer is not None:
+                return memoryview(packer.add(self._quantized(packer.form, array)))
+            if self._rounding is not None:
+                array = self._rounding.numbers(self._quantized(self._rounding, array))
+            return memoryview(array.astype(self.spec.dtype.numpy, copy=True).reshape(-1).view(np.uint8))
+
+    def _quantized(self, form: BlockFormat, array: Any) -> bytes:
+        try:
+            return form.quantize(array.astype(np.float32))
+        except ValueError as error:
+            name = quoted(self.entry.name)
+            reason = f'tensor {name} cannot be quantised: {error}; load the model with dtype="float32"'
+            raise InvalidWeights(self.file, reason) from None
 
     def _numbers(self, whole: memoryview) -> Any:
         if self.stored is not None:

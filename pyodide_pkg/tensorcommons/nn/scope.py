@@ -34,10 +34,9 @@ class Param:
     checkpoint: int = 0
 
     def spec(self, form: str) -> Spec:
-        """Return the spec on the device in a model of the format ``form``.
+        """Return the spec in the format ``form``.
 
-        In a quantised model, what cannot be quantised is float32: other roles, and matrices whose rows are not whole
-        blocks.
+        What cannot be quantised is float32: other roles, and matrices whose rows are not whole blocks.
         """
         return _spec(self.role, self.shape, form)
 

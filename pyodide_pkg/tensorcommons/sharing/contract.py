@@ -13,7 +13,6 @@ from ..backends.device import Device
 from ..backends.select import Decision
 from ..graph.traces import Trace, Traces
 from ..tensor import Tensor
-from .storage import Storage
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,12 @@ class Movable(Protocol):
         """Release its weights. Safe to call twice."""
 
     @property
-    def specs(self) -> Mapping[str, Spec]:
-        """Shape and dtype of its weights, by name."""
+    def stored_specs(self) -> Mapping[str, Spec]:
+        """The specs of its weights, by name, on a device that stores their formats; on others they are float32."""
 
     @property
     def product(self) -> str:
         """The product that its time consists of; see :meth:`.Devices.decide`."""
 
-    def moved(self, decision: Decision, weights: Mapping[Storage, Tensor]) -> None:
-        """Note the model's new device, and its weights there by the storages of those that it had."""
+    def moved(self, decision: Decision, weights: Mapping[str, Tensor]) -> None:
+        """Note the model's new device, and its weights there by name."""

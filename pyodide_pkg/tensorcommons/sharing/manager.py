@@ -169,7 +169,7 @@ class TensorSharingManager(Accounts):
             self._check_loaded(model)
             source = self.models[model.name]
             self.models[model.name] = target
-            model.moved(decision, {storage: Tensor.of_storage(e.storage, e.spec) for storage, e in arrived.items()})
+            model.moved(decision, {name: Tensor.of_storage(e.storage, e.spec) for name, e in arrived.items()})
             self._moves += 1
             self.runner.forget(model.name)
             self.attach(model)
@@ -299,7 +299,7 @@ class TensorSharingManager(Accounts):
 
         async def move_on(lost: Device) -> bool:
             leaving = [model for model in dict.fromkeys(models) if model.device is lost]
-            weights = {f"{model.name}: {name}": spec for model in leaving for name, spec in model.specs.items()}
+            weights = {f"{model.name}: {name}": spec for model in leaving for name, spec in model.stored_specs.items()}
             by_row = all(model.product == ROW for model in leaving)
             target = self.devices.after(lost, weights, ROW if by_row else MATRICES)
             if target is None:

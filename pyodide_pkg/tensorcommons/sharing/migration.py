@@ -16,16 +16,18 @@ from weakref import WeakMethod, ref
 
 import numpy as np
 
+from ..backends.base import BlockSpec, Spec
 from ..backends.device import Device
 from ..errors import DeviceLost, DeviceUnavailable, TensorReleased
 from ..graph.needs import least_need
 from ..graph.views import resolve_view
 from ..tensor import Tensor
 from .contract import Movable
+from .packed import Chunks, Packed, identity_of_chunks, widened
+from .provenance import Origin, content_label
 from .registry import REGISTERED, Entry, Registry
 from .residency import Residency
-from .storage import Storage
-from .transfer import cross
+from .transfer import copied, cross
 
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -35,10 +37,11 @@ Run: TypeAlias = Callable[..., Awaitable[list[dict[str, Tensor]]]]
 
 async def bring(
     registry: Registry, residency: Residency, moving: Movable, target: Device, on_progress: Progress
-) -> dict[Storage, Entry]:
-    """Have ``moving`` hold on ``target`` what it holds elsewhere. Return what took the place of each storage.
+) -> dict[str, Entry]:
+    """Have ``moving`` hold on ``target`` what it holds elsewhere. Return the entries there by name.
 
-    Tensors that were registered by name stay. ``on_progress(done, total)`` is called with the bytes; those that are on
+    Weights in blocks that ``target`` does not store are widened, and widened ones become blocks where it does. Tensors
+    that were registered by name stay. ``on_progress(done, total)`` is called with the bytes; those that are on
     ``target`` already are done at once.
 
     Raises:
@@ -49,22 +52,29 @@ async def bring(
     model = moving.name
     await target.recover()
     leaving = _weights(registry, model, target)
-    total = sum(entry.storage.nbytes for entry in leaving)
-    there = [found.storage for entry in leaving if (found := registry.find(target, entry.storage.identity))]
+    stored, coming = moving.stored_specs, dict[tuple[Entry, Spec], set[str]]()
+    for entry, names in leaving.items():
+        for name in names:
+            coming.setdefault((entry, _spec_on(target, entry, stored.get(name, entry.spec))), set()).add(name)
+    total = sum(spec.nbytes for _, spec in coming)
+    found = [registry.find(target, entry.storage.identity) for entry, spec in coming if spec == entry.spec]
+    there = [entry.storage for entry in found if entry is not None]
     await residency.check_streams(total, set(there), lambda: least_need.slices(target, moving.traces.probe().nodes))
     arriving = f"{model} (moving to {target.kind})"
-    arrived: dict[Storage, Entry] = {}
+    arrived: dict[str, Entry] = {}
     done = 0
     on_progress(done, total)
     try:
-        for entry, names in leaving.items():
-            fresh = registry.find(target, entry.storage.identity)
-            if fresh is None or fresh.storage.state == "lost":
+        for (entry, spec), names in coming.items():
+            fresh = registry.find(target, entry.storage.identity) if spec == entry.spec else None
+            if spec != entry.spec:
+                fresh = await _converted(registry, residency, entry, target, spec)
+            elif fresh is None or fresh.storage.state == "lost":
                 fresh = await _brought(registry, residency, entry, target)
-            arrived[entry.storage] = fresh
             for name in names:
+                arrived[name] = fresh
                 fresh.hold(arriving, name)
-            done += entry.storage.nbytes
+            done += spec.nbytes
             on_progress(done, total)
         await target.backend.check([fresh.storage.handle for fresh in arrived.values()])
         if moving.is_unloaded or _weights(registry, model, target) != leaving:  # another may have its name by now
@@ -73,7 +83,7 @@ async def bring(
             registry.copy_origins(target, source)
         for entry, names in leaving.items():
             for name in names:
-                arrived[entry.storage].hold(model, name)
+                arrived[name].hold(model, name)
                 entry.release(model, name)
             registry.drop_if_unused(entry)
         return arrived
@@ -104,9 +114,49 @@ async def _brought(registry: Registry, residency: Residency, entry: Entry, targe
     if known is not None:  # added meanwhile
         copy.release()
         return known
-    fresh = Entry(copy, entry.spec, content=entry.content)
+    fresh = Entry(copy, entry.spec, content=entry.content, packed=dict(entry.packed))
     registry.add(fresh)
     return fresh
+
+
+def _spec_on(target: Device, entry: Entry, stored: Spec) -> Spec:
+    """Return the spec on ``target`` of what ``entry`` holds, for a weight whose model has it as ``stored``."""
+    spec = target.stored_as(stored)
+    is_known = spec == entry.spec or not isinstance(spec, BlockSpec) or spec.format in entry.packed
+    return spec if is_known else target.stored_as(entry.spec)
+
+
+async def _converted(registry: Registry, residency: Residency, entry: Entry, target: Device, spec: Spec) -> Entry:
+    """Bring ``entry`` to ``target`` in another form: widened from its blocks, or as the blocks that it was."""
+    storage, packed = entry.storage, dict(entry.packed)
+    if not storage.device.is_gone:
+        with suppress(DeviceUnavailable):  # then the bytes come from their copy or origin
+            await storage.device.recover()
+    if isinstance(spec, BlockSpec):
+        blocks = packed.pop(spec.format)
+        origin, identity = blocks.origin, await blocks.identity()
+        chunks: Chunks = origin.chunks
+    else:
+        assert isinstance(entry.spec, BlockSpec)
+        again = storage.origin or Origin.of_bytes(bytes(await storage.content()))
+        packed[entry.spec.format] = Packed(entry.spec, again, entry.content)
+        origin = Origin(partial(widened, entry.spec, again.chunks), again.is_local)
+        chunks = partial(widened, entry.spec, storage.chunks)
+        identity = await identity_of_chunks(chunks, content_label(spec.shape, spec.dtype.name))
+    known = registry.find(target, identity)
+    if known is None:
+        await residency.make_room(spec.nbytes)
+        copy = await copied(chunks(), spec.nbytes, target, "weights", spec, identity, origin)
+        known = registry.find(target, identity)
+        if known is None:
+            known = Entry(copy, spec, content=identity)
+            registry.add(known)
+        else:  # added meanwhile
+            copy.release()
+    known.storage.regain(origin)
+    for form, blocks in packed.items() if not isinstance(spec, BlockSpec) else ():
+        known.packed.setdefault(form, blocks)
+    return known
 
 
 def _weights(registry: Registry, model: str, target: Device) -> dict[Entry, set[str]]:

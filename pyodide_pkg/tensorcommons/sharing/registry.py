@@ -14,6 +14,7 @@ from typing import Any
 
 from ..backends.base import Spec
 from ..backends.device import Device
+from .packed import Packed
 from .provenance import anonymous_identity, content_identity
 from .storage import Storage
 
@@ -27,7 +28,7 @@ class Entry:
 
     ``content`` is what the bytes are known to be, also where another entry has the same; ``None`` after a partial
     write. ``given`` are the leaves of a tensor that somebody gave as data and may still use: it is not written under
-    them.
+    them. ``packed`` has the blocks, by format, whose float32 numbers these are.
     """
 
     storage: Storage
@@ -37,6 +38,7 @@ class Entry:
     content: str | None = None
     pins: set[str] = field(default_factory=set)
     given: Collection[Any] = ()
+    packed: dict[str, Packed] = field(default_factory=dict)
     number: int = field(default_factory=itertools.count().__next__)
 
     @property
@@ -156,6 +158,7 @@ class Registry:
         del self._entries[id(entry.storage.device), entry.storage.identity]
         entry.storage.rename(identity)
         entry.content = content
+        entry.packed.clear()
         self.add(entry)
 
     def held_by(self, model: str) -> dict[str, Entry]:
