@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,14 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.backends.webgpu.kernels import matmul
+from tensorcommons.formats import BLOCKS
+from tensorcommons.ops.quantized import quantized_linear
+from tensorcommons.samples.quantized import random_blocks
 from tests.cases import case_of, cases_of, only
-from tests.cases.support import agree, combinations, numbers, on
+from tests.cases.support import agree, combinations, near, numbers, on
 
+# Block formats of products in tiles, by turns: of 32 numbers, the last of a depth that some tiles pass, and of more.
+PACKED = (("q5_1", "q4_k"), ("q4_0", "q2_k"), ("fp8_g32", "q3_k"), ("q8_0", "int4_g128"), ("q5_0", "q6_k"))
 FAMILIES = ("matmul", "normalization", "attention")
 ALSO = ("convolution.same_and_valid", "convolution.float16")
 # One takes minutes; the other is about other names of matmul, which have no kernels.
@@ -68,6 +74,11 @@ def _in_tiles(tile: matmul.Tile, number: int) -> Callable[[Device], Coroutine[An
             await agree(device, lambda x, w: tc.matmul(x[:, ::-1], w[::-1]), lambda x, w: x[:, ::-1] @ w[::-1], x, w)
             x, w = numbers(13, rows), numbers(columns - 1, 13, seed=1)
             await agree(device, lambda x, w: tc.matmul(tc.permute_dims(x, (1, 0)), tc.permute_dims(w, (1, 0))), lambda x, w: x.T @ w.T, x, w)  # fmt: skip # noqa: E501
+            for form, depth in zip(PACKED[number % len(PACKED)], (96, 512), strict=True):
+                words, x = random_blocks(BLOCKS[form], (columns, depth)), numbers(rows, depth)
+                product = partial(quantized_linear, block_format=form, shape=(columns, depth))
+                wanted = x @ BLOCKS[form].dense(words, (columns, depth)).T + r[0]
+                near(await product(*on(device, x, words, r[0])).read(), wanted)
 
     return case
 

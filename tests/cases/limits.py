@@ -18,6 +18,7 @@ from tensorcommons.errors import DeviceMemoryError
 from tensorcommons.formats import BLOCKS
 from tensorcommons.ops.paging import paged_append, paged_mask, paged_rows
 from tensorcommons.ops.quantized import quantized_linear
+from tensorcommons.samples.quantized import random_blocks
 from tests.cases import Place, long, only
 from tests.cases.harness import let_go
 from tests.cases.seeded import checkpoint
@@ -165,10 +166,9 @@ async def quantized_products_in_windows(device: Device) -> None:
 
     One row in more workgroups than allowed is cut along the columns.
     """
-    form = BLOCKS["q8_0"]
-    for rows, depth, columns in ((70, 32, 130), (5, 96, 300), (300, 64, 12)):
-        words = np.frombuffer(form.pack(form.quantize(numbers(columns, depth))), np.int8)
-        product = partial(quantized_linear, block_format="q8_0", shape=(columns, depth))
+    for rows, depth, columns, name in ((70, 32, 130, "q8_0"), (5, 96, 300, "q5_1"), (300, 256, 12, "q6_k")):
+        words = random_blocks(BLOCKS[name], (columns, depth))
+        product = partial(quantized_linear, block_format=name, shape=(columns, depth))
         x, bias = numbers(rows, depth, seed=1), numbers(columns, seed=2)
         await _same(device, lambda x, w, b, product=product: tc.relu(product(x, w, b)), x, words, bias)
         await _same(device, product, x[:1], words, bias, maxComputeWorkgroupsPerDimension=2)

@@ -6,6 +6,8 @@ A format is seen as int8 quants with a scale, and in some formats a minimum, for
 ============================== =========================================================================================
 ``quants_{name}(unit)``        its quants, four to a word in their order, as ``array<vec4<u32>, 2>``
 ``factors_{name}(unit)``       the scales of its first and its last 16 numbers, then their minima
+``word_{name}(unit, j)``       word j (0 to 7) of its quants
+``own_{name}(sixteen)``        what ``numbers_{name}(word, own)`` needs to make numbers of a word of these 16 quants
 ``load4_{name}(i)``            numbers ``4 * i`` to ``4 * i + 3``; ``load_{name}(i)`` is number ``i``
 ``load4_{name}_words(i)``      a vector of the storage, ``load_{name}_words(i)`` a word (:mod:`.accessors`)
 ============================== =========================================================================================
@@ -32,9 +34,10 @@ class Decoder:
     unit (0 to 7) as a ``u32``, or for j = 0 and 4 those of four words as a ``vec4<u32>``: such is {T}. {load}(i) reads
     so many words at word i, {word}(i) one, and {steps} are 0, 4, 8 and 12 for the four words. ``factors`` are the
     statements of a function of ``unit``; {half}(i) reads float16 number i of the storage. {blocks} is the number of
-    blocks. ``group`` is the number of quants that share a scale; ``minima`` tells whether they have minima. ``widen``
-    is WGSL for four numbers, from the {word} of their quants; without ``integers`` there is no other way, since the
-    quants are not int8.
+    blocks. ``group`` is the number of quants that share a scale; ``minima`` tells whether they have minima. ``own`` are
+    the statements of a function of ``sixteen``, which returns two numbers, and ``widen`` those of a function that makes
+    four numbers of the ``word`` of their quants and these; by default they are scale and minimum. Without ``integers``
+    there is no other way, since the quants are not int8.
     """
 
     size: int
@@ -42,6 +45,7 @@ class Decoder:
     factors: str
     group: int = 32
     minima: bool = False
+    own: str = ""
     widen: str = ""
     integers: bool = True
 
@@ -117,7 +121,7 @@ E4M3 = """let bytes = (vec4<u32>(word) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u3
   let size = bytes & vec4<u32>(127u);
   let bits = select((size << vec4<u32>(20u)) + 0x3c000000u, vec4<u32>(0x7fc00000u), size == vec4<u32>(127u));
   let number = select(bitcast<vec4<f32>>(bits), vec4<f32>(size) * 0.001953125f, size < vec4<u32>(8u));
-  return select(number, -number, bytes > vec4<u32>(127u)) * factors.x;"""
+  return select(number, -number, bytes > vec4<u32>(127u)) * own.x;"""
 
 
 def _groups() -> Iterator[tuple[str, Decoder]]:
@@ -142,8 +146,9 @@ def _groups() -> Iterator[tuple[str, Decoder]]:
   """
         factors = f"{zero}let s = {scale};\n  return vec4<f32>(s, s, s * zero, s * zero);"
         # The product with the difference has the bits of NumPy also where the scale is a float32.
-        widen = f"let unit = i / 8u;\n  {zero}return ({SIGNED} - zero) * factors.x;"
-        yield f"{kind}_g{size}{end}", Decoder(size, quants, factors, minima=True, widen=widen)
+        own = f"let unit = sixteen / 2u;\n  {zero}return vec2<f32>({scale}, zero);"
+        widen = f"return ({SIGNED} - own.y) * own.x;"
+        yield f"{kind}_g{size}{end}", Decoder(size, quants, factors, minima=True, own=own, widen=widen)
 
 
 DECODERS: Mapping[str, Decoder] = {
@@ -218,13 +223,23 @@ DECODERS: Mapping[str, Decoder] = {
     "iq4_nl": Decoder(32, "\n  ".join(_levels()), _one("{half}({blocks} * 8u + unit)")),
     **dict(_groups()),
 }
+# Scale and minimum of sixteen numbers, by the quants that share them.
+OWN = {
+    32: "return factors_{name}(sixteen / 2u).xz;",
+    16: """let factors = factors_{name}(sixteen / 2u);
+  return select(factors.xz, factors.yw, sixteen % 2u > 0u);""",
+}
 # By the name of a function, its text; those that it calls follow it.
 FUNCTIONS = {
     "load": "fn load_{name}(i: u32) -> f32 {{ return load4_{name}(i / 4u)[i % 4u]; }}",
     "load4": """fn load4_{name}(i: u32) -> vec4<f32> {{
-  let word = word_{name}(i / 8u, i % 8u);
-  let factors = factors_{name}(i / 8u);
-  {widen}
+  return numbers_{name}(word_{name}(i / 8u, i % 8u), own_{name}(i / 4u));
+}}""",
+    "numbers": """fn numbers_{name}(word: u32, own: vec2<f32>) -> vec4<f32> {{
+  {numbers}
+}}""",
+    "own": """fn own_{name}(sixteen: u32) -> vec2<f32> {{
+  {own}
 }}""",
     "quants": """fn quants_{name}(unit: u32) -> array<vec4<u32>, 2> {{
   return array<vec4<u32>, 2>(sixteen_{name}(unit, 0u), sixteen_{name}(unit, 4u));
@@ -248,11 +263,6 @@ def blocks_of(packing: str, shape: Shape) -> int:
     return size_of(shape) // DECODERS[packing].size if packing else 0
 
 
-def _widen(decoder: Decoder) -> str:
-    own = "factors.xz" if decoder.group == 32 else "select(factors.xz, factors.yw, i % 8u > 3u)"
-    return f"let own = {own};\n  return {SIGNED} * own.x{' - own.y' if decoder.minima else ''};"
-
-
 def functions(packing: str, name: str, text: str, blocks: str) -> str:
     """Return the functions of operand ``name`` that ``text`` calls, and those that they call.
 
@@ -266,7 +276,8 @@ def functions(packing: str, name: str, text: str, blocks: str) -> str:
         "word": decoder.quants.format(**one),
         "sixteen": decoder.quants.format(**four),
         "factors": decoder.factors.format(**common),
-        "widen": (decoder.widen or _widen(decoder)).format(**common),
+        "own": (decoder.own or OWN[decoder.group]).format(**common, name=name),
+        "numbers": decoder.widen or f"return {SIGNED} * own.x{' - own.y' if decoder.minima else ''};",
     }
     for function, piece in FUNCTIONS.items():
         if f"{function}_{name}(" in "\n".join([text, *written]):

@@ -217,7 +217,9 @@ class Product:
             return {**variables, **subgroup_gemm.variables(*size, tile.depth, *by_depth)}
         if tile.shader == "matmul/tiled":
             lie = {"a": self._lies(self.a, -1), "b": self._lies(self.b, -2)}
-            return {**variables, **tiles.variables(size, tile.blocks, tile.slices, self.depth, lie, weights)}
+            packed = bool(self.packing)
+            own = tiles.variables(size, tile.blocks, tile.slices, self.depth, lie, weights, packed=packed)
+            return {**variables, **own}
         more = [
             f"fn block_{name}(start: i32, column: u32, depth: u32) -> mat4x4<f32> {{\n  {self._block(name, tile)}\n}}"
             for name in weights[1:]

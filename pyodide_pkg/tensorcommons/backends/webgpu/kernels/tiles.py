@@ -70,7 +70,8 @@ class Side:
 
     ``reading`` is how four elements come from the buffer: "depth" and "across" as one vector, "elements" one by one,
     by depth or across as ``by_depth`` says. ``first`` is where its columns begin in workgroup memory. ``checked``: the
-    slices may pass the depth, and there they have zeros.
+    slices may pass the depth, and there they have zeros. ``packed``: it is in a block format (``packing``), and is
+    kept in registers as quants, which become numbers on the way to workgroup memory.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Side:
     reading: str
     by_depth: bool
     checked: bool
+    packed: bool = False
 
     @property
     def count(self) -> int:
@@ -99,6 +101,9 @@ class Side:
             deep, side = f"{vector} / {fours}u", f"{vector} % {fours}u * 4u"  # neighbouring lanes take neighbours
             if self.by_depth:
                 deep, side = (f"{vector} % {2 * self.slices}u * 4u", f"{vector} / {2 * self.slices}u")
+            if self.packed:  # what a lane brings is side by side, so that it has one scale
+                runs = 2 * self.slices // self.count
+                deep, side = f"lane % {runs}u * {4 * self.count}u + {4 * n}u", f"lane / {runs}u"
             yield f"let {name}_side{n} = {side};"
             yield f"let {name}_k{n} = {deep};"
             yield f"let {name}_slice{n} = {name}_k{n} / {DEPTH}u;"
@@ -106,11 +111,16 @@ class Side:
             last = 4 if self.reading == "across" else 1
             inside = f"i32(min({first} + {name}_side{n}, {total} - {last}u))" if last == 4 or self.by_depth else "0"
             yield f"let {name}_at{n} = {name}_start + {inside} * {name}_across + i32({name}_k{n}) * {name}_step;"
-            yield f"var {name}{n}: vec4<f32>;"
+            yield f"var {name}{n}: {'u32' if self.packed else 'vec4<f32>'};"
+        if self.packed:
+            yield f"var {name}_own: vec2<f32>;"
 
     def fetch(self, k: str, buffer: str) -> Iterator[str]:
         """Bring the step at depth ``k`` to registers. It is text and no function, which would wait for its loads."""
         name = self.name
+        if self.packed:
+            yield from self._fetch_quants(k, buffer)
+            return
         for n in range(self.count):
             if self.reading != "elements":
                 value = f"load4_{buffer}(u32({name}_at{n} + i32({k}) * {name}_step) / 4u)"
@@ -128,6 +138,17 @@ class Side:
                 value = f"load_{buffer}(u32({name}_at{n} + {at}))"
                 yield f"{name}{n}[{j}] = {f'select(0.0, {value}, {deep} < p.depth)' if self.checked else value};"
 
+    def _fetch_quants(self, k: str, buffer: str) -> Iterator[str]:
+        """Bring the quants of the step at depth ``k`` to registers, as words, and what they share."""
+        name = self.name
+        yield f"let {name}_from = (u32({name}_at0) + {k}) / 4u;"
+        values = [f"word_{buffer}({name}_from / 8u, {name}_from % 8u + {n}u)" for n in range(self.count)]
+        values.append(f"own_{buffer}({name}_from / 4u)")
+        for value, target in zip(values, [*(f"{name}{n}" for n in range(self.count)), f"{name}_own"], strict=True):
+            nothing = "vec2<f32>()" if target == f"{name}_own" else "0u"
+            inside = f"{k} + {name}_k0 < p.depth"  # all of it or nothing
+            yield f"{target} = {f'select({nothing}, {value}, {inside})' if self.checked else value};"
+
     def put(self) -> Iterator[str]:
         """Yield WGSL that copies registers to workgroup memory. The order of a slice's depths does not matter if both
         operands have the same: each slice begins with another depth, so that lanes that store slices side by side do
@@ -135,11 +156,15 @@ class Side:
         """
         turn = max(1, 4 // self.slices)
         for n in range(self.count):
+            vector = f"{self.name}{n}"
+            if self.packed:
+                vector = f"{self.name}_numbers{n}"
+                yield f"let {vector} = numbers_{self.name}({self.name}{n}, {self.name}_own);"
             column, k, slice, side = (f"{self.name}_{what}{n}" for what in ("column", "k", "slice", "side"))
             for j in range(4 if self.by_depth else 1):
                 at = f"({k} + {j}u + {turn}u * {slice}) % {DEPTH}u" if self.slices > 1 else f"{k} + {j}u"
                 place = f"slices[{column}][{at}]"
-                yield f"{place}[{side} % 4u] = {self.name}{n}[{j}];" if self.by_depth else f"{place} = {self.name}{n};"
+                yield f"{place}[{side} % 4u] = {vector}[{j}];" if self.by_depth else f"{place} = {vector};"
 
 
 def by_weight(texts: Sequence[str]) -> str:
@@ -156,18 +181,21 @@ def variables(
     depth: int,
     readings: Mapping[str, tuple[str, bool]],
     weights: Sequence[str],
+    *,
+    packed: bool = False,
 ) -> Mapping[str, str]:
     """Values of the shader's variables: ``tile`` rows × columns, of which a lane has ``blocks`` of 4 × 4.
 
     ``readings`` has for a and b how they are read, and whether neighbours in memory are neighbours in depth;
-    ``weights`` are the buffers to be b, each for a batch of its own where they are several.
+    ``weights`` are the buffers to be b, each for a batch of its own where they are several. ``packed``: b is in a block
+    format.
     """
     (rows, columns), (high, wide) = tile, blocks
     tile_lanes = rows * columns // (16 * high * wide)
     lanes = tile_lanes * slices
     checked = depth % (DEPTH * slices) != 0
     a = Side("a", rows, 0, lanes, slices, *readings["a"], checked)
-    b = Side("b", columns, rows // 4 * slices, lanes, slices, *readings["b"], checked)
+    b = Side("b", columns, rows // 4 * slices, lanes, slices, *readings["b"], checked, packed)
     x_lanes = min(8, columns // (4 * wide))
     y_lanes = min(WARP, tile_lanes) // x_lanes
     both, each_block = (a, b), list(product(range(high), range(wide)))
