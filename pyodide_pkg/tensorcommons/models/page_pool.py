@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import heapq
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -193,35 +193,36 @@ class PagePool:
             MemoryBudgetError: the copies do not fit beside the model; ``texts`` are as they were.
             PagesLost: see there.
         """
-        return await self._finished(self._reorder(steps, texts, parents), texts)
-
-    async def _reorder(self, steps: DecodePrograms, texts: Sequence[Text], parents: Sequence[int]) -> list[Text]:
         made = [replace(texts[parent], pages=[], keys=list(texts[parent].keys)) for parent in parents]
-        seen: set[int] = set()
-        copied = []
-        for text, parent in zip(made, parents, strict=True):
-            if parent in seen and text.filled % PAGE:
-                copied.append(text)
-            seen.add(parent)
+        try:
+            await self._finished(self._reorder(steps, texts, parents, made), texts)
+        except asyncio.CancelledError:
+            for text in made:
+                self.close(text)
+            raise
+        return made
+
+    async def _reorder(
+        self, steps: DecodePrograms, texts: Sequence[Text], parents: Sequence[int], made: Sequence[Text]
+    ) -> None:
+        again = [i for i, parent in enumerate(parents) if parent in parents[:i] and texts[parent].filled % PAGE]
         async with self._locked(texts):
-            free = await self._free_pages(steps, len(copied))
-            sources = []
-            for text, parent in zip(made, parents, strict=True):
-                text.pages = texts[parent].pages[: pages_of(text.filled)]
-                if any(text is each for each in copied):
-                    sources.append(text.pages[-1])
-                    text.pages[-1] = heapq.heappop(free)
-            if sources:
-                tables = _copies(sources), _copies([text.pages[-1] for text in copied])
+            free = await self._free_pages(steps, len(again))
+            pages = [texts[parent].pages[: pages_of(texts[parent].filled)] for parent in parents]
+            sources = [pages[i][-1] for i in again]
+            for i in again:
+                pages[i][-1] = heapq.heappop(free)
+            if again:
                 with self._running():
                     losses = self.losses
-                    self._replace(await steps.copy(self._tensors, *tables), losses)
-            for text in made:
-                for number in text.pages:
+                    copied = await steps.copy(self._tensors, _copies(sources), _copies([pages[i][-1] for i in again]))
+                    self._replace(copied, losses)
+            for text, own in zip(made, pages, strict=True):
+                text.pages = own
+                for number in own:
                     self._pages[number].uses += 1
             for text in texts:
                 self.close(text)
-            return made
 
     # --- steps ---
 
@@ -248,7 +249,9 @@ class PagePool:
             others = any(page.uses or page.key for i, page in enumerate(self._pages) if i not in own)
             if self._runs is not task or not others:
                 task.cancel()
-            await asyncio.wait({task})
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
             raise
 
     @contextmanager
