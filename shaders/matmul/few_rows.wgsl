@@ -14,8 +14,8 @@ struct Params {
   depth: u32, // in vectors of ${width}
   x_offset: u32, // in vectors of 4
   eps: f32,
-  scales: u32, // of a quantised weight: the first word after its quants
-  parts: array<vec4<u32>, ${parts}>, // of each weight: its first workgroup, its columns, the start of its part of y
+  row: u32, // of a quantised weight: the first
+  parts: array<vec4<u32>, ${parts}>, // of each weight: first workgroup, columns, start of its part of y, row stride there
 }
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
@@ -25,6 +25,7 @@ const per = ${per}u;
 const lanes = 128u;
 
 $norm
+$units
 $reduction
 
 @compute @workgroup_size(128)
@@ -34,16 +35,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   $which
   let part = p.parts[which];
   let slice = $slice;
-  let column = ((item - part.x) * 4u + $team) * per;
+  $early
+  $turns
+  let column = ($first * 4u + $team) * per;
   $loads
   $stage
   $sums
   $loops
   $reduce
-  if (slice >= rows * per) { return; }
   let row = slice / per;
   let n = column + slice % per;
-  if (n >= part.y) { return; }
-  let at = part.z + row * part.y + n;
-  $store
+  if (slice < rows * per && n < part.y) {
+    let at = part.z + row * part.w + n;
+    $store
+  }
+  $turned
 }

@@ -27,9 +27,13 @@ from tensorcommons.backends.cpu.code import Code
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.backends.webgpu.kernels import matmul
 from tensorcommons.backends.webgpu.kernels.probe import probes
+from tensorcommons.backends.webgpu.packing import DECODERS
 from tensorcommons.bridge.webgpu import WebGPUBridge
 from tensorcommons.errors import UnsupportedOp
+from tensorcommons.formats import BLOCKS
+from tensorcommons.ops.quantized import quantized_linear
 from tensorcommons.samples import SAMPLES
+from tensorcommons.samples.quantized import random_blocks
 from tensorcommons.shapes import Layout
 from tensorcommons.tensor import realize
 from tests.cases import Place, conformance, decoders, halves, loops, paging
@@ -55,6 +59,8 @@ MATRICES: dict[str, Any] = {
     "matrices": frozenset({("f16", "f32", 16, 16, 16)}),
 }
 SUBGROUPS: dict[str, Any] = {"features": frozenset({"subgroups", "subgroup_id"}), "subgroups": (32, 32)}
+#: A feature of the language, which all browsers have.
+INT8 = frozenset({"packed_4x8_integer_dot_product"})
 #: The extension that naga does not know by name: it has its functions without.
 ENABLES = "enable subgroups;"
 #: Kernels for features that Chromium alone has: naga does not compile their texts.
@@ -63,7 +69,8 @@ CHROMIUM_ONLY = {"matmul/matrices"}
 
 def adapter(description: str, limits: Mapping[str, int], *, fallback: bool = False, **features: Any) -> WebGPUBackend:
     """Return the backend of an adapter with these facts, which composes shaders without a device."""
-    facts = {"features": frozenset(), "subgroups": (0, 0), "matrices": frozenset(), **features}
+    facts: dict[str, Any] = {"features": frozenset(), "subgroups": (0, 0), "matrices": frozenset(), **features}
+    facts["features"] |= INT8
     bridge = SimpleNamespace(description=description, fallback=fallback, limits={**limits}, **facts)
     return WebGPUBackend(cast(WebGPUBridge, bridge))
 
@@ -106,6 +113,7 @@ class Composing(CpuBackend):
         super().__init__()
         self.adapters, self.texts, self.own = adapters, texts, adapters[0]
         self.seen: set[Hashable] = set()
+        self.multiplies_int8 = self.own.multiplies_int8
         self.is_software, self.facts, self.limits = self.own.is_software, self.own.facts, self.own.limits
 
     @property
@@ -116,8 +124,11 @@ class Composing(CpuBackend):
     def samples(self) -> bool:  # type: ignore[override]
         return self.own.samples
 
-    def joins_products(self, x: Spec, *, normed: bool = False) -> bool:
-        return self.own.joins_products(x, normed=normed)
+    def joins_products(self, x: Spec, *, block_format: str = "", normed: bool = False, fast: bool = False) -> bool:
+        return self.own.joins_products(x, block_format=block_format, normed=normed, fast=fast)
+
+    def rounds(self, x: Spec, block_format: str) -> bool:
+        return self.own.rounds(x, block_format)
 
     def rotates(self, operands: Sequence[Spec]) -> bool:
         return self.own.rotates(operands)
@@ -180,6 +191,15 @@ async def ops(device: Device, *names: str) -> None:
             await realize([conformance.computed(device, sample, *each) for each in attempts(number, dtype)])
 
 
+async def few_rows(device: Device) -> None:
+    """Run products of few rows with weights of every format, and with activations rounded to int8."""
+    for name in DECODERS:
+        words = tc.asarray(random_blocks(BLOCKS[name], (8, 256)), device=device)
+        for rows in (1, 4, 20):
+            x = tc.asarray(np.zeros((rows, 256), np.float32), device=device)
+            await quantized_linear(x, words, block_format=name, shape=(8, 256), precision="fast").realize()
+
+
 async def long_rows(device: Device) -> None:
     """Run calls of more iterations than some software adapters take, and products for subgroup matrices."""
     pair = [np.zeros((256, 256), np.float16)] * 2
@@ -237,6 +257,8 @@ async def composed() -> dict[str, tuple[str, str]]:
             await device.backend.compile(probe.plan)
         await ops(device)
         await long_rows(device)
+        if device.backend.multiplies_int8:
+            await few_rows(device)
         await pages(device)
         await models(device)
         device.close()

@@ -50,6 +50,7 @@ OPS = (
     "rewriting",
     "conformance",
     "hardware",
+    "few_rows",
     "fuzz",
     "merging",
     "faults",

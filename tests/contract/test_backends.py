@@ -57,7 +57,7 @@ def test_parameters_have_the_names_of_the_contract(backend: type) -> None:
 
 def test_every_compute_op_has_a_webgpu_kernel() -> None:
     compute = {name for name, op in OPS.items() if op.view is None}
-    fused = {"chain", "linears", "linear_parts", "sum_norm", "row_products"}
+    fused = {"chain", "linears", "linear_parts", "sum_norm", "row_products", "int8_blocks"}
     fused |= {"paged_attention", "attention_parts", "combined_attention", *(op.name for _, op in FUSED.values())}
     assert compute | {"copy", "scatter_into"} | fused == set(KERNELS)
 

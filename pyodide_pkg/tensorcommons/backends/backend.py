@@ -111,9 +111,16 @@ class Backend(ABC, Generic[E]):
         """
         self.write(handle, offset, data)
 
-    def joins_products(self, x: Spec, *, normed: bool = False) -> bool:
-        """Return whether a step can compute several products of ``x``, of few rows, or of its RMS norm."""
+    def joins_products(self, x: Spec, *, block_format: str = "", normed: bool = False, fast: bool = False) -> bool:
+        """Return whether a step can compute several products of ``x``, of few rows, or of its norm.
+
+        ``block_format`` is that of a quantised weight. Products of the precision "fast" (``fast``) round x in the step.
+        """
         return False
+
+    def rounds(self, x: Spec, block_format: str) -> bool:
+        """Return whether kernels round ``x`` of a product of the precision "fast", with such a weight, themselves."""
+        return True
 
     def rotates(self, operands: Sequence[Spec]) -> bool:
         """Return whether attention, or an append to its cache, of these ``operands`` can rotate what it is given."""

@@ -13,6 +13,7 @@ from .elementwise_fusion import chain_elementwise
 from .embedding_norm import fuse_embedding_norms
 from .graph import Graph
 from .horizontal_fusion import join_products
+from .int8_activations import round_activations
 from .paged_attention import attend_in_pages
 from .plan import Planned, make_plan
 from .rotary_fusion import fuse_rotary
@@ -34,6 +35,7 @@ def planned_steps(backend: Backend[Any], fused: Graph) -> Slices[Planned[Plan]]:
     yield
     graph = chain_elementwise(graph, backend)
     yield
+    graph = round_activations(graph, backend)
     if backend.steps_cost:
         graph = join_products(join_row_products(fuse_rotary(graph, backend), backend))
     yield

@@ -1,7 +1,8 @@
 """Products of one value of a few rows, as a decoder's step has them, with what stands before and after them.
 
 One dispatch multiplies up to :data:`TOGETHER` weights of different sizes (query, key and value), computes the norm that
-they are products of, and multiplies an activated product by another one (a gated feed-forward layer). It pays on
+they are products of, and multiplies an activated product by another one (a gated feed-forward layer). Weights are all
+dense, or all quantised, of any formats. It pays on
 devices where a step costs more than what it computes (``steps_cost``), for the few rows of a decoder's step: each
 workgroup computes the norm of the rows again, which takes less time than a dispatch. Kernels compute each part as it is
 computed alone, so this is a pattern of the second phase (:mod:`~.rewrite`).
@@ -19,7 +20,7 @@ import numpy as np
 from ..backends.backend import Backend
 from ..backends.base import Attributes, Op, Spec
 from ..backends.ops import OPS
-from ..shapes import size_of
+from ..shapes import Shape, size_of
 from .arena import align
 from .graph import Graph
 from .node import Node
@@ -28,6 +29,7 @@ from .rewrite import Replacement, rewritten
 from .views import owner_of
 
 TOGETHER = 3  # weights: x, the norm's weight, the result and as many biases are the 8 storage buffers of a stage, or 9
+PRODUCTS = ("linear", "quantized_linear")
 NORMS = {"rms_norm": 1, "layer_norm": 2}  # operands beside x
 BUFFERS = 8  # storage buffers that a shader stage has everywhere
 
@@ -40,16 +42,24 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 
 def _reference(
     x: Any, *more: Any, count: int, biased: bool, norm: str | None, eps: float | None, activation: str | None,
-    gated: bool, starts: Sequence[int], length: int,
+    gated: bool, starts: Sequence[int], length: int, block_formats: Sequence[str], weight_shapes: Sequence[Shape],
+    precision: str,
 ) -> Any:  # fmt: skip
     rest = list(more)
     if norm is not None:
         x = OPS[norm].reference(x, *(rest.pop(0) for _ in range(NORMS[norm])), eps=eps)
     weights, biases = rest[:count], [[bias] for bias in rest[count:]] if biased else [[]] * count
     activations = [activation, None] if gated else [activation] * count
+    product, kinds = OPS["linear"], [dict[str, Any]()] * count
+    if block_formats:
+        product = OPS["quantized_linear"]
+        kinds = [
+            {"block_format": form, "weight_shape": shape, "precision": precision}
+            for form, shape in zip(block_formats, weight_shapes, strict=True)
+        ]
     products = [
-        OPS["linear"].reference(x, weight, *bias, activation=None, residual=False)
-        for weight, bias in zip(weights, biases, strict=True)
+        product.reference(x, weight, *bias, activation=None, residual=False, **kind)
+        for weight, bias, kind in zip(weights, biases, kinds, strict=True)
     ]
     products = [OPS[name].reference(y) if name else y for name, y in zip(activations, products, strict=True)]
     result = np.zeros(length, products[0].dtype)
@@ -58,14 +68,21 @@ def _reference(
     return result
 
 
+def _shapes(attrs: Attributes) -> Sequence[Shape]:
+    shapes = attrs["weight_shapes"]
+    assert isinstance(shapes, tuple)
+    return shapes  # type: ignore[return-value]
+
+
 # x; the operands of its ``norm``, if there is one; ``count`` weights, and with ``biased`` their biases. The results
-# lie in one value of ``length`` elements, from the elements ``starts`` on.
+# lie in one value of ``length`` elements, from the elements ``starts`` on. ``block_formats`` are those of quantised
+# weights, or empty; ``weight_shapes`` are (out, in) of each weight.
 ROW_PRODUCTS = Op(
     "row_products",
     _infer,
     _reference,
     multiply_adds=lambda specs, result, attrs: sum(
-        size_of(specs[0].shape[:-1]) * size_of(spec.shape) for spec in specs[1:] if len(spec.shape) == 2
+        size_of(specs[0].shape[:-1]) * size_of(shape) for shape in _shapes(attrs)
     ),
     operations=lambda specs, result, attrs: (
         size_of(result.shape) * (bool(attrs["activation"]) + bool(attrs["gated"]) + bool(attrs["biased"]))
@@ -92,7 +109,7 @@ def join_row_products(graph: Graph, backend: Backend[Any]) -> Graph:
     for node in graph.nodes:
         for child in dict.fromkeys(node.inputs):
             users.setdefault(child, []).append(node)
-        if node.is_op("linear") and node not in ends and _joins(node, backend):
+        if node.op is not None and node.op.name in PRODUCTS and node not in ends and _joins(node, backend):
             found.setdefault(node.inputs[0], []).append(node)
     replaced: dict[Node, tuple[_Group, int]] = {}  # a node, its group and the number of its part
     for x, members in found.items():
@@ -121,7 +138,15 @@ def _joins(node: Node, backend: Backend[Any]) -> bool:
     """Return whether the product ``node`` can be one of several in a step: stored weights, each bound as a whole."""
     x, *weights = node.inputs
     stored = all(owner_of(weight)[0].op is None and backend.binds_whole(weight.spec) for weight in weights)
-    return stored and not node.attrs["residual"] and backend.joins_products(x.spec)
+    return stored and not node.attrs["residual"] and backend.joins_products(x.spec, **_kind(node))
+
+
+def _kind(product: Node) -> Any:
+    """Return the options of ``joins_products`` for a product."""
+    return {
+        "block_format": product.attrs.get("block_format", ""),
+        "fast": product.attrs.get("precision") == "fast",
+    }
 
 
 def _starts(sizes: Sequence[int], itemsize: int) -> list[int]:
@@ -141,7 +166,7 @@ def _groups(
 ) -> Sequence[_Group]:
     is_norm = x.op is not None and x.op.name in NORMS and len(x.inputs) == NORMS[x.op.name] + 1
     norm = x if is_norm and x not in ends and set(users[x]) <= set(members) else None
-    if norm is not None and not backend.joins_products(x.spec, normed=True):
+    if not all(backend.joins_products(x.spec, normed=True, **_kind(member)) for member in members):
         norm = None
     base = x if norm is None else x.inputs[0]
     if norm is not None and (any(each.op is not None for each in norm.inputs[1:]) or not owner_of(base)[1].is_dense):
@@ -156,7 +181,8 @@ def _groups(
             groups.append(_Group(base, pair[:2], norm, pair[2]))
         else:
             across = not owner_of(member.inputs[1])[1].is_dense
-            key = member.attrs["activation"], len(member.inputs) > 2, member.spec.dtype.name, member if across else None
+            kind = member.op, member.attrs.get("precision"), member if across else None
+            key = member.attrs["activation"], len(member.inputs) > 2, member.spec.dtype.name, kind
             waiting.setdefault(key, []).append(member)
     paired = {member for group in groups for member in group.members}
     for (_, biased, _, _), alike in waiting.items():
@@ -183,8 +209,10 @@ def _gated(
     if not total.is_op("multiply") or total.spec != member.spec:
         return None
     other = next((each for each in total.inputs if each is not act), None)
+    if other is None or (other.op, other.attrs.get("precision")) != (member.op, member.attrs.get("precision")):
+        return None
     fits = other in members and other is not member and uses[other] == 1 and other.spec == member.spec
-    if other is None or not fits or other.attrs["activation"] or len(other.inputs) != len(member.inputs):
+    if not fits or other.attrs["activation"] or len(other.inputs) != len(member.inputs):
         return None
     return member, other, total
 
@@ -200,7 +228,11 @@ def _join(group: _Group, operands: tuple[Node, ...], starts: Sequence[int], size
     activation = first.attrs["activation"]
     if group.gate is not None:
         (activation,) = (child.op.name for child in group.gate.inputs if child.op and child.inputs[0] is first)
+    shapes = [member.attrs.get("weight_shape", member.inputs[1].spec.shape) for member in group.members]
     attrs: Attributes = {
+        "block_formats": tuple(member.attrs["block_format"] for member in group.members if member.is_op(PRODUCTS[1])),
+        "weight_shapes": tuple(shapes),
+        "precision": first.attrs.get("precision", "exact"),
         "count": len(group.members),
         "biased": len(first.inputs) > 2,
         "norm": group.norm.op.name if group.norm and group.norm.op else None,

@@ -126,10 +126,16 @@ class WebGPUBackend(Backend[Replay]):
     def steps_cost(self) -> bool:  # type: ignore[override]
         return not self.adapter.fallback
 
-    def joins_products(self, x: Spec, *, normed: bool = False) -> bool:
-        rows, staged = size_of(x.shape[:-1]), size_of(x.shape) * 4 if normed else 0
-        fits = few_rows.fits(rows, x.shape[-1]) and few_rows.bytes_of(rows) + staged <= self.adapter.storage
-        return not self.adapter.fallback and fits
+    def joins_products(self, x: Spec, *, block_format: str = "", normed: bool = False, fast: bool = False) -> bool:
+        fits = few_rows.fits(size_of(x.shape[:-1]), x.shape[-1], self.adapter, normed=normed, fast=fast)
+        return fits and few_rows.reads(block_format)
+
+    def rounds(self, x: Spec, block_format: str) -> bool:
+        return self.joins_products(x, block_format=block_format, fast=True)
+
+    @property
+    def multiplies_int8(self) -> bool:  # type: ignore[override]
+        return not self.adapter.fallback and "packed_4x8_integer_dot_product" in self.adapter.features
 
     def rotates(self, operands: Sequence[Spec]) -> bool:
         first, second = operands[:2]

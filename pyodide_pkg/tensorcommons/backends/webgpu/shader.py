@@ -29,6 +29,7 @@ FUNCTIONS = (
     "elementwise/transcendental",
     "elementwise/activation",
     "reduction/states",
+    "matmul/int8",
     "convolution/window",
 )
 

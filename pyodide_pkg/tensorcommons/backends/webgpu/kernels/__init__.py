@@ -14,6 +14,7 @@ from . import (
     few_queries,
     few_rows,
     indexing,
+    int8_blocks,
     layout,
     matmul,
     normalization,
@@ -29,8 +30,8 @@ from .common import Adapter, Kernel
 KERNELS: dict[str, Kernel] = {
     kernel.op: kernel
     for module in (
-        *(elementwise, layout, matmul, few_rows, reduction, normalization, attention, few_queries, append, paging),
-        *(choosing, indexing, sorting, convolution, pooling, resize, rotary),
+        *(elementwise, layout, matmul, few_rows, int8_blocks, reduction, normalization, attention, few_queries, append),
+        *(paging, choosing, indexing, sorting, convolution, pooling, resize, rotary),
     )
     for kernel in module.KERNELS
 }

@@ -111,8 +111,9 @@ def spread(items: int, workgroup: int) -> tuple[int, int, int]:
 
 def require_shader_types(step: Step) -> None:
     """Raises UnsupportedOp for a dtype that WGSL cannot compute. Bytes of any dtype can be kept, written and read."""
+    is_packed = "block_format" in step.attrs or bool(step.attrs.get("block_formats"))
     for operand in (*step.inputs, step.output):
-        if operand.dtype.wgsl is None and not ("block_format" in step.attrs and operand.dtype is int8):  # read as words
+        if operand.dtype.wgsl is None and not (is_packed and operand.dtype is int8):  # read as words
             raise UnsupportedOp(
                 step.op.name, "webgpu", f"WGSL has no {operand.dtype}; read it, or cast it before it goes there"
             )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .... import dtypes
-from ....errors import UnsupportedOp
+from ....errors import InternalError, UnsupportedOp
 from ....shapes import Layout, Shape, size_of
 from ...base import Attributes, Operand, Step
 from ..accessors import Access, Buffer
@@ -101,6 +101,7 @@ class Product:
     whole: Product | None = None  # that this is a part of, for the same bits
     packing: str = ""  # the block format of b, as quantised weights have one
     blocks: int = 0  # of the whole weight
+    fast: bool = False  # with a rounded to int8 (formats/int8_blocks.py), which kernels of few rows alone do
 
     @property
     def rows(self) -> int:
@@ -129,16 +130,25 @@ class Product:
             return []
         if self._has_few_rows(adapter):
             return [self._few_rows.dispatch(adapter)]
+        if self.fast:
+            raise InternalError("activations of many rows are rounded in a step before: graph/int8_activations.py")
         return [self.dispatch(self.tile(adapter), adapter)]
 
     def _has_few_rows(self, adapter: Adapter) -> bool:
         product = self.whole or self
-        return not (product.batch or product.packing) and few_rows.suits(product.a, product.b, product.output, adapter)
+        if self.packing:
+            return few_rows.reads(self.packing) and few_rows.fits(product.rows, product.depth, adapter, fast=self.fast)
+        return not product.batch and few_rows.suits(product.a, product.b, product.output, adapter)
 
     @property
     def _few_rows(self) -> FewRows:
         weight = Operand(self.b.place, self.b.layout.permute((1, 0)), self.b.dtype)
-        return FewRows(self.a, [weight], [self.bias], self.residual, self.output, ACTIVATIONS[self.activation])
+        packed = ([self.packing], [self.blocks]) if self.packing else ((), ())
+        activation = ACTIVATIONS[self.activation]
+        return FewRows(
+            self.a, [weight], [self.bias], self.residual, self.output, activation,
+            packings=packed[0], blocks=packed[1], fast=self.fast,
+        )  # fmt: skip
 
     def dispatch(
         self, tile: Tile, adapter: Adapter, weights: Sequence[Operand] = (), biases: Sequence[Operand | None] = ()
@@ -330,8 +340,9 @@ def _linear_of(step: Step) -> Product:
     bias = more[0] if more else None
     whole = None if step.whole is None else _linear_of(step.whole)
     return Product(
-        flat, turned, bias, residual, step.output, activation, (), whole=whole, packing=packing, blocks=blocks
-    )
+        flat, turned, bias, residual, step.output, activation, (), whole=whole, packing=packing, blocks=blocks,
+        fast=step.attrs.get("precision") == "fast",
+    )  # fmt: skip
 
 
 def quantized(step: Step, words: Operand) -> tuple[Operand, int]:
