@@ -68,6 +68,7 @@ CONTEST = (
     "encoder",
     "sentences",
     "bandwidth",
+    "quantized",
     "heads",
     "generate",
     "images",
@@ -76,9 +77,27 @@ CONTEST = (
     "rates",
     "buckets",
 )
-PROFILED = ("matmul", "encoder", "bandwidth", "heads", "generate", "images")  # any of which --profile accepts
+# Any of which --profile accepts.
+PROFILED = (
+    "matmul",
+    "encoder",
+    "bandwidth",
+    "quantized",
+    "heads",
+    "generate",
+    "images",
+)
 ENGINE_GROUPS = ("load", "sentences", "encoder", "heads", "images", "generate")  # that need no WebGPU
-RANDOM = ("heads", "generate", "images", "load", "rates", "buckets")  # with weights that are made there, or fetched
+# Groups with weights that are made there, or fetched.
+RANDOM = (
+    "quantized",
+    "heads",
+    "generate",
+    "images",
+    "load",
+    "rates",
+    "buckets",
+)
 ON_DISK = ("load",)  # with a profile of its own on disk: a private context stores files in the browser's memory
 #: Groups that launch browsers themselves, and format their rows.
 LAUNCHING: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[dict[str, Any]]], str]]] = {

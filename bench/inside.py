@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from bench import contest, decoders, onnx, workloads
+from bench import contest, decoders, onnx, quantized, workloads
 from bench.buckets import buckets_table, measure_buckets
 from bench.ours import ALONE, CACHED, ONE_BY_ONE, Ours, host_times
 from bench.rates import measure_rates, rates_table
@@ -143,7 +143,7 @@ async def run(session: Any, group: str, options: str) -> str:
     """Run one group. ``options`` is JSON: ``models`` (folders by name; missing ones are made at random), ``rounds``,
     ``cap_s``, ``warm_ms``, ``only`` (contestants, all if empty), ``match`` (part of the names of the work to do),
     ``profile`` (true: no contest, but a profile of each of our runs), and
-    ``size`` of the work ("gpu" or "software", for the adapter if not given; "tiny" for ``generate``).
+    ``size`` of the work ("gpu" or "software", for the adapter if not given; "tiny" for ``generate`` and ``quantized``).
 
     Gives JSON: the device, the figures, their table.
     """
@@ -208,7 +208,8 @@ async def run(session: Any, group: str, options: str) -> str:
             devices.close()
             shown = "\n\n".join(f"{name}\n{text}" for name, text in profiles)
             return json.dumps({**result, "profiles": dict(profiles), "table": shown})
-        speeds = {each.kind: await measure_speed(each) for each in devices.opened} if group == "generate" else {}
+        probed = devices.opened if group in ("generate", "quantized") else ()
+        speeds = {each.kind: await measure_speed(each) for each in probed}
         figures, paces = [], dict[str, float]()
         for work in _works(group, size, folders, given.get("url", "")):
             if given.get("match", "") not in work.name:
@@ -266,6 +267,8 @@ def _works(group: str, size: str, folders: dict[str, Path], url: str) -> Iterato
         return workloads.matmuls(software)
     if group == "bandwidth":
         return workloads.bandwidth(software)
+    if group == "quantized":
+        return quantized.products(size)
     if group == "generate":
         return decoders.generations(size)
     if group == "encoder":

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import tensorcommons as tc
-from bench import stored
+from bench import quantized, stored
 from bench.contest import Rules
 from bench.decoders import COLD, GREEDY
 from bench.report import ON_CPU, ON_WEBNN, OURS, PART, number
@@ -91,7 +91,7 @@ class Ours:
 
     def _chain(self, work: Work) -> Prepared:
         tensors = {name: tc.asarray(array, device=self.on) for name, array in work.arrays.items()}
-        compiled = tc.compile(lambda given: _steps(work.kind, work.steps, given))
+        compiled = tc.compile(lambda given: _steps(work, given))
 
         async def run() -> Array:
             row: tc.Tensor = await compiled(tensors)
@@ -230,10 +230,13 @@ def _conversations(work: Work, manager: tc.TensorSharingManager, model: tc.Model
     return Prepared(run, model.unload, extra)
 
 
-def _steps(kind: str, steps: int, given: dict[str, tc.Tensor]) -> tc.Tensor:
+def _steps(work: Work, given: dict[str, tc.Tensor]) -> tc.Tensor:
     """Compute the first row of a chain."""
+    if work.kind == "products":
+        return quantized.chain(work.params, given)
+    kind = work.kind
     older, x = given["x"], given["y" if kind == "add" else "x"]
-    for _ in range(steps):
+    for _ in range(work.steps):
         if kind == "matmul":
             x = tc.matmul(x, given["b"])
         elif kind == "add":
