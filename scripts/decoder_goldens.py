@@ -43,6 +43,18 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+GEMMA3: dict[str, Any] = {
+    "head_dim": 20,
+    "query_pre_attn_scalar": 30,
+    "tie_word_embeddings": False,
+    "final_logit_softcapping": 9.0,
+    "sliding_window": 5,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        "full_attention": {"rope_type": "linear", "rope_theta": 3000.0, "factor": 2.0},
+    },
+}
 T5: dict[str, Any] = {
     "d_model": 36,
     "d_kv": 10,
@@ -82,6 +94,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {**LLAMA, "head_dim": 20, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
     ),
     "tiny-mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 5}),
+    "tiny-gemma3": ("Gemma3ForCausalLM", {**LLAMA, **GEMMA3}),
     "tiny-bart": ("BartForConditionalGeneration", BART),
     "tiny-t5": ("T5ForConditionalGeneration", T5),
     "tiny-t5-gated": ("T5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu"}),

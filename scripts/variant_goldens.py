@@ -35,6 +35,7 @@ LLAMA = {
     "num_key_value_heads": 1,
     "max_position_embeddings": 20,
 }
+GEMMA3 = {**LLAMA, "head_dim": 10, "sliding_window": 4, "query_pre_attn_scalar": 12}
 T5 = {"vocab_size": 50, "d_model": 24, "d_kv": 8, "d_ff": 36, "num_layers": 2, "num_heads": 3}
 BART: dict[str, Any] = {
     "vocab_size": 50,
@@ -52,6 +53,8 @@ CLIP_VISION: dict[str, Any] = {**VISION, "image_size": 18, "projection_dim": 14}
 MODEL_TYPES = {
     **{family: family.lower() for family in (*FAMILIES, "GPT2", "Llama", "Qwen2", "Qwen3", "Mistral", "T5", "Bart")},
     **{family: family.lower() for family in ("ViT", "DeiT", "CLIP")},
+    "Gemma3": "gemma3_text",
+    "Gemma3Text": "gemma3_text",  # the class of its fields
     "CLIPText": "clip_text_model",
     "CLIPVision": "clip_vision_model",
     "XLMRoberta": "xlm-roberta",
@@ -73,6 +76,7 @@ HEADS = {
     "Qwen2": "lm_head.weight",
     "Qwen3": "lm_head.weight",
     "Mistral": "lm_head.weight",
+    "Gemma3": "lm_head.weight",
     "Bart": "lm_head.weight",
     "T5": "lm_head.weight",
 }
@@ -93,9 +97,9 @@ def variants() -> dict[str, Variant]:
     """Return all variants by name."""
     found: dict[str, Variant] = {}
     decoders: dict[str, dict[str, Any]] = {"GPT2": GPT2, "Llama": LLAMA, "Qwen2": LLAMA, "T5": T5, "Bart": BART}
-    decoders |= {"Qwen3": {**LLAMA, "head_dim": 10}, "Mistral": {**LLAMA, "sliding_window": 4}}
+    decoders |= {"Qwen3": {**LLAMA, "head_dim": 10}, "Mistral": {**LLAMA, "sliding_window": 4}, "Gemma3": GEMMA3}
     classes = {"GPT2": "LMHeadModel", **dict.fromkeys(("T5", "Bart"), "ForConditionalGeneration")}
-    classes |= dict.fromkeys(("Llama", "Qwen2", "Qwen3", "Mistral"), "ForCausalLM")
+    classes |= dict.fromkeys(("Llama", "Qwen2", "Qwen3", "Mistral", "Gemma3"), "ForCausalLM")
     for family, sizes in {**FAMILIES, **decoders}.items():
         width = sizes.get("embedding_size") or sizes.get("dim") or sizes.get("hidden_size") or 24
         head, kind = HEADS[family], family + classes.get(family, "ForMaskedLM")
@@ -177,7 +181,7 @@ def variants() -> dict[str, Variant]:
             {**LLAMA, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
         ),
     }
-    for table in (others, qwen3(), mistral(), modernbert(), bart(), clip()):
+    for table in (others, qwen3(), mistral(), gemma3(), modernbert(), bart(), clip()):
         found |= {f"{kind} {name}".strip(): Variant(kind, config) for name, (kind, config) in table.items()}
     pooled = {"pooler_output_size": 10, "pooler_act": "relu"}
     for kind in ("ViTModel", "DeiTModel"):
@@ -213,6 +217,24 @@ def mistral() -> Others:
         "one token": ("MistralModel", {**LLAMA, "sliding_window": 1}),
         "no window": ("MistralModel", {**LLAMA, "sliding_window": None, "layer_types": ["full_attention"] * 2}),
         "wide": ("MistralModel", {**LLAMA, "hidden_act": "gelu", "rms_norm_eps": 0.1}),
+    }
+
+
+def gemma3() -> Others:
+    """Kinds of layers by their number or named; fields of older files; heads; logits that are limited."""
+    sizes, heads = GEMMA3, {**GEMMA3, "pad_token_id": 1}
+    scaling = {"rope_type": "linear", "factor": 4.0}
+    old = {"sliding_window_pattern": 2, "rope_theta": 70.0, "rope_local_base_freq": 9.0, "rope_scaling": scaling}
+    ropes = {"sliding_attention": {"rope_type": "linear", "factor": 3.0, "rope_theta": 11.0}, "full_attention": None}
+    kinds = ["full_attention", "sliding_attention"]
+    other = {"hidden_activation": "relu", "attention_bias": True, "rms_norm_eps": 0.1, "query_pre_attn_scalar": 3}
+    return {
+        "": ("Gemma3TextModel", heads),
+        "old": ("Gemma3TextModel", {**sizes, **old, "num_key_value_heads": 3}),
+        "ropes": ("Gemma3TextModel", {**sizes, "layer_types": kinds, "rope_parameters": ropes}),
+        "other": ("Gemma3TextModel", {**sizes, **other}),
+        "limited": ("Gemma3ForCausalLM", {**sizes, "final_logit_softcapping": 3.0}),
+        "labels": ("Gemma3TextForSequenceClassification", {**heads, **LABELS}),
     }
 
 

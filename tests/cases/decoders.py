@@ -25,7 +25,7 @@ from tests.cases.seeded import checkpoint
 from tests.cases.support import NO_SHAPES, near, raises
 
 STEPS = 64
-DECODERS = ("tiny-gpt2", "tiny-llama", "tiny-llama-scaled", "tiny-qwen2", "tiny-qwen3", "tiny-mistral")
+DECODERS = ("tiny-gpt2", "tiny-llama", "tiny-llama-scaled", "tiny-qwen2", "tiny-qwen3", "tiny-mistral", "tiny-gemma3")
 ENCODER_DECODERS = ("tiny-t5", "tiny-t5-gated", "tiny-bart")
 TO_THE_END: dict[str, Any] = {"max_new_tokens": STEPS, "pad_token_id": 0}
 
@@ -81,6 +81,11 @@ async def logits_of_llama(place: Place) -> None:
         await _logits(place, name)
 
 
+@shows("gemma3_text", "logits", "decoders.npz")
+async def logits_of_gemma3(place: Place) -> None:
+    await _logits(place, "tiny-gemma3")
+
+
 @shows("t5, bart", "logits", "decoders.npz")
 @shows("t5, gated layers", "logits", "decoders.npz")
 async def logits_of_t5(place: Place) -> None:
@@ -102,7 +107,7 @@ class _Recorder(Sampler):
 
 
 @slow
-@shows("bart, gpt2, llama, qwen2, qwen3, mistral, t5", "logits of each greedy step", "decoders.npz")
+@shows("bart, gemma3_text, gpt2, llama, qwen2, qwen3, mistral, t5", "logits of each greedy step", "decoders.npz")
 async def logits_of_each_step(place: Place) -> None:
     """Compare the logits with a key/value cache: 64 steps on NumPy, 16 of two models elsewhere."""
     on_numpy = place.device.kind == "cpu"
@@ -147,6 +152,11 @@ async def qwen3_writes(place: Place) -> None:
 @shows("mistral", "a batch of prompts, end tokens, repetition penalty", "decoders.npz")
 async def mistral_writes(place: Place) -> None:
     await _writes_as_the_reference(place, "tiny-mistral")
+
+
+@shows("gemma3_text", "64 greedy tokens, windows of 5 in a layer", "decoders.npz")
+async def gemma3_writes(place: Place) -> None:
+    await _writes_as_the_reference(place, "tiny-gemma3")
 
 
 @shows("bart", "64 greedy tokens", "decoders.npz")

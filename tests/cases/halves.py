@@ -146,10 +146,19 @@ async def every_architecture(place: Place) -> None:
 
 
 @slow
-@shows("bart, gpt2, llama, qwen2, qwen3, mistral, t5", "float16", "float32")
+@shows("bart, gemma3_text, gpt2, llama, qwen2, qwen3, mistral, t5", "float16", "float32")
 async def every_decoder(place: Place) -> None:
     """All but the gated T5, whose cosine with such random weights is 0.9994, since attention is not scaled."""
-    for name in ("tiny-gpt2", "tiny-llama", "tiny-qwen2", "tiny-qwen3", "tiny-mistral", "tiny-t5", "tiny-bart"):
+    for name in (
+        "tiny-gpt2",
+        "tiny-llama",
+        "tiny-qwen2",
+        "tiny-qwen3",
+        "tiny-mistral",
+        "tiny-gemma3",
+        "tiny-t5",
+        "tiny-bart",
+    ):
         models = await _both(place, place.manager(), decoder(place, name))
         answers = {"decoder_input_ids": IDS[:, :3]} if name == "tiny-t5" else {}
         await _alike(models, ("logits",), {"input_ids": IDS, **answers})

@@ -75,7 +75,7 @@ def _case(model_type: str) -> Callable[[Place], Coroutine[Any, Any, None]]:
 
 for _type in (
     *("albert", "bart", "bert", "clip", "clip_text_model", "clip_vision_model", "deit", "dinov2", "distilbert"),
-    *("electra", "gpt2", "llama"),
+    *("electra", "gemma3_text", "gpt2", "llama"),
     *("mistral", "modernbert", "mpnet", "qwen2", "qwen3", "roberta", "t5", "vit", "xlm-roberta"),
 ):
     globals()[_type.replace("-", "_")] = _case(_type)

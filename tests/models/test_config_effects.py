@@ -46,6 +46,7 @@ INERT: dict[str, dict[str, str]] = {
         "mlp_bias": _ABSENT,
     },
     "qwen3": {"mlp_bias": _ABSENT},
+    "gemma3_text": {"mlp_bias": _ABSENT},
     "mistral": {**dict.fromkeys(("attention_bias", "mlp_bias"), _ABSENT)},
     "modernbert": {
         "pad_token_id": _ATTENDED,

@@ -10,7 +10,7 @@ import pytest
 
 from scripts import paths
 from tensorcommons.errors import InvalidWeights, UnsupportedModel
-from tensorcommons.models import bart, bert, modernbert, registry
+from tensorcommons.models import bart, bert, gemma3, modernbert, registry
 from tensorcommons.models.checkpoint import Checkpoint
 from tensorcommons.models.registry import FAMILIES
 from tensorcommons.models.rope import Rope
@@ -42,6 +42,7 @@ REFUSED: dict[str, dict[str, Any]] = {
         for kind in ("bert", "roberta", "xlm-roberta", "electra")
     },
     "gpt2": {"add_cross_attention": True},
+    "gemma3_text": {"attn_logit_softcapping": 50.0, "use_bidirectional_attention": True},
     "bart": {"is_decoder": True, "is_encoder_decoder": False},
 }
 # Any of these changes the result if it differs from the usual value.
@@ -58,6 +59,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "qwen2": _QWEN,
     "qwen3": _QWEN,
     "mistral": {"sliding_window": 4096},
+    "gemma3_text": {"sliding_window": 4096},
 }
 
 
@@ -68,7 +70,11 @@ def build(model_type: str, **config: Any) -> Any:
 def read_by(model_type: str) -> dict[str, Any]:
     """Return the fields that a model of that type reads, with their defaults."""
     config = build(model_type).config
-    spelled = {"distilbert": bert.DISTILBERT_SPELLED, "modernbert": modernbert.SPELLED}.get(model_type, {})
+    spelled = {
+        "distilbert": bert.DISTILBERT_SPELLED,
+        "modernbert": modernbert.SPELLED,
+        "gemma3_text": gemma3.SPELLED,
+    }.get(model_type, {})
     values = {spelled.get(each.name, each.name): getattr(config, each.name) for each in fields(config)}
     if model_type == "albert":
         values |= {each.name: each.default for each in fields(bert.Groups)}
@@ -83,7 +89,7 @@ def read_by(model_type: str) -> dict[str, Any]:
 def test_defaults_are_those_of_transformers(model_type):
     ours = read_by(model_type)
     reference = FIELDS[model_type]
-    zero = {"n_inner": 0}  # replaced by its meaning
+    zero = {"n_inner", "final_logit_softcapping"}  # replaced by their meaning
     both = {name for name in ours.keys() & reference.keys() if name not in zero}
     assert len(both) > 5 or model_type == "clip"  # its fields are those of its two towers
     for name in both:
@@ -100,7 +106,7 @@ def test_every_field_is_read_refused_or_inert(model_type):
     refused = REFUSED.get(model_type, {})
     known = {*read_by(model_type), *ELSEWHERE, *INERT, *OTHER_CLASSES, *refused}
     known |= {"rope_parameters", *WINDOWS.get(model_type, {})}
-    known |= {"layer_types"} if model_type in ("qwen2", "qwen3", "modernbert") else set()
+    known |= {"layer_types"} if model_type in ("qwen2", "qwen3", "modernbert", "gemma3_text") else set()
     known |= {"is_decoder"} if model_type == "t5" else set()  # each stack sets its own
     assert set(FIELDS[model_type]) <= known, set(FIELDS[model_type]) - known
 
@@ -130,6 +136,7 @@ ACTIVATIONS = [
     *(("bert", "hidden_act"), ("gpt2", "activation_function"), ("distilbert", "activation"), ("t5", "dense_act_fn")),
     *(("vit", "pooler_act"), ("bart", "activation_function"), ("clip_text_model", "hidden_act")),
     *(("modernbert", "hidden_activation"), ("modernbert", "classifier_activation")),
+    ("gemma3_text", "hidden_activation"),
 ]
 
 
@@ -170,6 +177,9 @@ WINDOWED: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
     ("mistral", {}, (4096, 4096)),
     ("mistral", {"sliding_window": 3}, (3, 3)),
     ("mistral", {"sliding_window": None}, (0, 0)),
+    ("gemma3_text", {"sliding_window": 3}, (3, 3)),
+    ("gemma3_text", {"layer_types": KINDS}, (0, 4096)),
+    ("gemma3_text", {"sliding_window_pattern": 2}, (4096, 0)),
 ]
 
 
@@ -194,6 +204,9 @@ UNFIT: list[tuple[str, dict[str, Any], str]] = [
     ("qwen3", {"max_window_layers": -1}, "max_window_layers"),
     ("mistral", {"sliding_window": 0}, "sliding_window"),
     ("mistral", {"sliding_window": "all"}, "sliding_window"),
+    ("gemma3_text", {"sliding_window": 0}, "sliding_window"),
+    ("gemma3_text", {"sliding_window_pattern": 0}, "sliding_window_pattern"),
+    ("gemma3_text", {"rope_parameters": {"rope_theta": 5.0}}, "rope_parameters"),
     ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling"),
     ("modernbert", {"rope_parameters": {"rope_theta": 5.0}}, "rope_parameters"),
     ("modernbert", {"rope_parameters": {"full_attention": 5}}, "rope_parameters"),
@@ -235,6 +248,11 @@ CLASSES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "qwen2": ("Qwen2", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
     "qwen3": ("Qwen3", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
     "mistral": ("Mistral", (*_DECODERS, "ForCausalLM"), ("ForMaskedLM",)),
+    "gemma3_text": (
+        "Gemma3",
+        ("ForCausalLM", "TextModel", "TextForSequenceClassification"),
+        ("ForConditionalGeneration", "ForSequenceClassification", "Model"),
+    ),
     "modernbert": ("ModernBert", _ENCODERS, ("ForMultipleChoice",)),
     "bart": (
         "Bart",

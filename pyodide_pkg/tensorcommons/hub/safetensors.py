@@ -75,6 +75,7 @@ class TensorEntry:
     ``heads`` heads are pairs, which become two halves while they are loaded; 0 if the rows are in order. A quantised
     matrix may be made of ``parts``, tensors of the same file (models/assembly.py); the columns of its blocks are then
     those of the matrix in the ``order`` of another such entry.
+    ``shift`` is added to each number, in float32.
     """
 
     name: str
@@ -85,6 +86,7 @@ class TensorEntry:
     heads: int = 0
     parts: tuple[TensorEntry, ...] = ()
     order: TensorEntry | None = None
+    shift: float = 0.0
 
     @property
     def nbytes(self) -> int:

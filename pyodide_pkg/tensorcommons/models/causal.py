@@ -12,8 +12,8 @@ import numpy as np
 from ..dtypes import host_array
 from ..errors import InvalidWeights, TensorCommonsError, quoted
 from ..nn import Embedding, Linear, Scope, Weights
+from ..ops import divide, multiply, reshape, tanh
 from ..ops import embedding as rows
-from ..ops import reshape
 from ..shapes import Shape
 from ..tensor import Tensor
 from .architecture import Architecture, Prepared
@@ -30,9 +30,10 @@ class CausalDecoder(ABC):
 
     ``words`` is the table of the embeddings, with the prefix ``embeddings`` and the shape ``table``. ``cached`` are the
     names of the attention layers, ``keys`` is the (heads, head size) of their keys and values. ``prefixes`` are those
-    of names in checkpoints.
+    of names in checkpoints. ``cap`` limits the logits to -cap to cap, smoothly; 0 does not.
     """
 
+    cap = 0.0
     prefixes: tuple[str, ...]
     cached: tuple[str, ...]
     keys: tuple[int, int]
@@ -76,17 +77,23 @@ class CausalLM(Decoder):
         self.manifest = scope.manifest
         tied = folder.ties("lm_head.weight", decoder.words.weight, tied=self.config.tie_word_embeddings)
         self.head = Linear(scope / "lm_head", decoder.size, self.vocab_size, bias=False, weight=tied)
+        self.cap = decoder.cap
 
     def forward(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute the outputs from ``input_ids`` and ``attention_mask``, int32 (batch, sequence)."""
         hidden = self.decoder(weights, inputs)
-        return {"logits": self.head(weights, hidden), "last_hidden_state": hidden}
+        return {"logits": self.logits(weights, hidden), "last_hidden_state": hidden}
 
     def step(
         self, weights: Weights, inputs: Mapping[str, Tensor], fixed: Mapping[str, Tensor], past: KVState
     ) -> Tensor:
         """See :class:`Decoder`."""
-        return self.head(weights, past.last(self.decoder.hidden(weights, inputs["input_ids"], past)))
+        return self.logits(weights, past.last(self.decoder.hidden(weights, inputs["input_ids"], past)))
+
+    def logits(self, weights: Weights, hidden: Tensor) -> Tensor:
+        """Compute the logits of hidden states (..., hidden): (..., words)."""
+        logits = self.head(weights, hidden)
+        return multiply(tanh(divide(logits, self.cap)), self.cap) if self.cap else logits
 
 
 class LastTokenClassification(Head):
@@ -137,8 +144,16 @@ class LastTokenInputs(TextInputs):
         return super().example(shape)
 
 
-def with_head(folder: Checkpoint, family: str, decoder: CausalDecoder, language_model: str) -> Architecture:
+def with_head(
+    folder: Checkpoint,
+    family: str,
+    decoder: CausalDecoder,
+    language_model: str,
+    classes: Mapping[str, str] | None = None,
+) -> Architecture:
     """Build the decoder with the head that ``architectures`` names; ``language_model`` is the class of generators.
+
+    ``classes`` are the family's other names of heads, and those that it has; by default all under their own names.
 
     Raises:
         UnsupportedModel: the class is not supported.
@@ -153,6 +168,8 @@ def with_head(folder: Checkpoint, family: str, decoder: CausalDecoder, language_
         "ForTokenClassification": lambda: TokenClassification(classifier, size, Labels.of(folder)),
         "ForQuestionAnswering": lambda: QuestionAnswering(scope / "qa_outputs", size),
     }
+    if classes is not None:
+        heads = {theirs: heads[ours] for theirs, ours in classes.items()}
     head = by_class(folder, family, heads)
     if head is None:
         return CausalLM(folder, decoder)

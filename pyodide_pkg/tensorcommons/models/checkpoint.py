@@ -18,8 +18,8 @@ class Checkpoint:
 
     ``file`` is the config's address for messages. ``tensors`` are the names in the weights files. ``generation`` is the
     parsed ``generation_config.json``, None if the file is missing. ``base`` is the folder of the encoder, if it is
-    another one. ``has_columns`` is False if the matrices that GPT-2's checkpoints store as (in, out) are (out, in).
-    ``rope_factors`` divide the angles of rotary positions, if a GGUF file has them.
+    another one. ``is_gguf`` is true if the weights are in a GGUF file, whose matrices are (out, in) even for GPT-2, and
+    whose norms are whole even for Gemma. ``rope_factors`` divide the angles of rotary positions, if it has them.
     """
 
     config: Mapping[str, Any]
@@ -28,7 +28,7 @@ class Checkpoint:
     sentence: Sentence = field(default_factory=Sentence)
     generation: Mapping[str, Any] | None = None
     base: Checkpoint | None = None
-    has_columns: bool = True
+    is_gguf: bool = False
     rope_factors: tuple[float, ...] = ()
 
     @property

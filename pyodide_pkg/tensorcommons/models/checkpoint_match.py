@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ..backends.base import BlockSpec, Spec
 from ..dtypes import int32
@@ -62,6 +63,9 @@ def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Weig
         raise InvalidWeights(file, f"tensors that the config requires are missing: {_listed(missing)}{more}")
     if surplus and not names.is_base:
         logger.warning("%s has tensors that the config does not use: %s", file, _listed(surplus))
+    if names.from_one is not None:
+        for shard in shards:
+            _shift(shard, names)
     return shards
 
 
@@ -82,6 +86,15 @@ def orders_of(shards: Iterable[Shard], specs: Mapping[str, Spec], manifest: Mani
             shard.wanted[entry.order.name] = f"{name}.order"
             found[f"{name}.order"] = Spec(entry.order.shape, int32)
     return found
+
+
+def _shift(shard: Shard, names: WeightMapping) -> None:
+    """Let 1 be added to the parameters of the shard that are stored as differences from it."""
+    entries = (
+        replace(entry, shift=1.0) if names.is_from_one(shard.wanted.get(entry.name, "")) else entry
+        for entry in shard.header.entries
+    )
+    shard.weights.header = replace(shard.header, entries=tuple(entries))
 
 
 def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:

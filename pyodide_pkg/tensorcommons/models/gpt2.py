@@ -108,4 +108,4 @@ class Gpt2(CausalDecoder):
 
 def build(folder: Checkpoint) -> Architecture:
     """Build GPT-2 with the head of ``config.json``."""
-    return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder), columns=folder.has_columns), "LMHeadModel")
+    return with_head(folder, "GPT2", Gpt2(Gpt2Config.of(folder), columns=not folder.is_gguf), "LMHeadModel")

@@ -101,11 +101,14 @@ class LlamaAttention:
     """Grouped-query attention with rotary positions; its keys and values are in the cache under ``name``.
 
     With ``norms`` an RMS norm scales each head's query and key. With ``biases`` the projections of query, key and value
-    have biases, even without ``attention_bias``.
+    have biases, even without ``attention_bias``. ``scale`` multiplies the scores, by default ``head_dim ** -0.5``.
     """
 
-    def __init__(self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool, biases: bool) -> None:
+    def __init__(
+        self, scope: Scope, c: LlamaConfig, name: str, *, norms: bool, biases: bool, scale: float | None = None
+    ) -> None:
         self.name = name
+        self.scale = scale
         self.norms = [RMSNorm(scope / f"{part}_norm", c.head_dim, c.rms_norm_eps) for part in "qk" if norms]
         queries, keys = c.num_attention_heads, c.num_key_value_heads
         self.projections = [
@@ -124,7 +127,7 @@ class LlamaAttention:
         tokens = reshape(arange(turns[0].shape[0]), (-1, 1, x.shape[1]))  # rows of the tables
         query, key = (rotary_embedding(each, *turns, positions=tokens) for each in (query, key))
         keys, values = past.extend(self.name, key, value)
-        return self.output(weights, merge_heads(scaled_dot_product_attention(query, keys, values, mask)))
+        return self.output(weights, merge_heads(scaled_dot_product_attention(query, keys, values, mask, self.scale)))
 
 
 def _layer(scope: Scope, c: LlamaConfig, name: str, **differences: bool) -> PreNormLayer:

@@ -378,7 +378,7 @@ async def open_checkpoint(
     names = frozenset(entry.name for each in weights[-1] for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if family.generates else None
     architecture = family.build(
-        Checkpoint(config, file, names, sentence, options, base, has_columns=gguf is None, rope_factors=rope_factors)
+        Checkpoint(config, file, names, sentence, options, base, is_gguf=gguf is not None, rope_factors=rope_factors)
     )
     shards: list[Shard] = []
     for number, mapping in enumerate(architecture.names):

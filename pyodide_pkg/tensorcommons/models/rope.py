@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,10 +83,13 @@ class Rope:
         return cls(type=kind, **values, factors=folder.rope_factors)
 
     @classmethod
-    def of_kinds(cls, folder: Checkpoint, thetas: Mapping[str, tuple[str, float]]) -> dict[str, Rope]:
+    def of_kinds(
+        cls, folder: Checkpoint, thetas: Mapping[str, tuple[str, float]], scaled: Collection[str] | None = None
+    ) -> dict[str, Rope]:
         """Read the rotary positions of each kind of layer, which are objects in ``rope_parameters`` by its name.
 
-        ``thetas`` are the field of older files with the theta of each kind, and its default. Raises InvalidWeights.
+        ``thetas`` are the field of older files with the theta of each kind, and its default. ``scaled`` are the kinds
+        that ``rope_scaling`` of older files is for, by default all. Raises InvalidWeights.
         """
         table, scaling = folder.part("rope_parameters").config, folder.part("rope_scaling").config
         if not table.keys() <= thetas.keys() or not all(isinstance(own, dict | None) for own in table.values()):
@@ -95,7 +98,9 @@ class Rope:
         ropes = {}
         for kind, (old, default) in thetas.items():
             theta = default if folder.config.get(old) is None else folder.config[old]
-            both = {"rope_theta": theta, **(table.get(kind) or {}), **scaling}
+            both = {"rope_theta": theta, **(table.get(kind) or {})}
+            if scaled is None or kind in scaled:
+                both |= scaling
             config = {**folder.config, "rope_parameters": both, "rope_scaling": None}
             ropes[kind] = cls.of(replace(folder, config=config))
         return ropes

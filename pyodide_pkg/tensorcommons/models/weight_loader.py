@@ -366,12 +366,13 @@ class Conversion:
         rounding = BLOCKS[wanted.format] if isinstance(wanted, BlockSpec) and not self.packing else None
         self._rounding = None if rounding is self.stored else rounding  # quantised and widened again
         self.is_none = (
-            not (self.packing or self.stored or self._rounding or entry.heads or entry.parts)
+            not (self.packing or self.stored or self._rounding or entry.heads or entry.parts or entry.shift)
             and entry.dtype != "BF16"
             and NUMPY_NAME[entry.dtype] == self.name
         )
         self._place: Any = None  # in blocks, of each column of a matrix whose columns are in another order there
         self._as = f" as {self.name}" + (f" of {entry.heads} heads" if entry.heads else "")
+        self._as += f" plus {entry.shift}" if entry.shift else ""
         self._as += f" of {self._rounding.name}" if self._rounding else ""
         self._is_in_order = entry.order is None or not self._keeps_blocks
         self._as += "" if self._is_in_order or self.packing else " in the order of its groups"
@@ -507,6 +508,10 @@ class Conversion:
             raise InvalidWeights(self.file, reason) from None
 
     def _numbers(self, whole: memoryview) -> Any:
+        numbers = self._as_stored(whole)
+        return numbers.astype(np.float32) + np.float32(self.entry.shift) if self.entry.shift else numbers
+
+    def _as_stored(self, whole: memoryview) -> Any:
         if self.stored is not None:
             numbers = self.stored.numbers(whole)
             return numbers if self._place is None else numbers.reshape(-1, len(self._place))[:, self._place]

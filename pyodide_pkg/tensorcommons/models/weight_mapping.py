@@ -21,7 +21,8 @@ class WeightMapping:
     cause no warning.
 
     ``folder`` is the folder of a sentence-transformers module with one weights file; its parameters' names begin with
-    it. With ``is_base`` the files are those of the encoder's folder, which may have tensors for other purposes.
+    it. With ``is_base`` the files are those of the encoder's folder, which may have tensors for other purposes. 1 is
+    added to parameters whose names fully match ``from_one``: these are stored as differences from 1.
     """
 
     prefixes: tuple[str, ...] = ()
@@ -30,6 +31,7 @@ class WeightMapping:
     ignored: tuple[str, ...] = ()
     folder: str = ""
     is_base: bool = False
+    from_one: str | None = None
 
     def canonical(self, name: str) -> str:
         """Return the parameter's name for a tensor's name."""
@@ -38,6 +40,10 @@ class WeightMapping:
         for old, new in (*NORMS.items(), *self.renamed.items()):
             name = name.replace(old, new)
         return f"{self.folder}.{name}" if self.folder else name
+
+    def is_from_one(self, parameter: str) -> bool:
+        """Return whether ``parameter`` is stored as its difference from 1."""
+        return self.from_one is not None and re.fullmatch(self.from_one, parameter) is not None
 
     def ignores(self, name: str) -> bool:
         """Return whether ``name`` (canonical) is a tensor that checkpoints may store beside the parameters."""

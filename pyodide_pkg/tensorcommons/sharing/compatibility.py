@@ -9,7 +9,7 @@ import re
 FAMILIES: dict[str, tuple[str, ...]] = {
     "text_embedding": (
         "bert", "distilbert", "roberta", "xlm-roberta", "mpnet", "albert", "electra", "t5", "gpt2", "llama", "qwen2",
-        "qwen3", "mistral", "bart", "modernbert",
+        "qwen3", "mistral", "gemma3_text", "bart", "modernbert",
     ),
     "vision_embedding": ("vit", "deit", "dino", "dinov2", "clip", "detr", "swin"),
     "audio_embedding": ("whisper", "wav2vec2", "hubert", "clap"),
