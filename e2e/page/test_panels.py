@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from base64 import b64encode
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import FilePayload, expect
 
 from e2e.page.driver import Tab
 from scripts import paths
+from tests.cases.gguf import file_with_tokens, files_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Browser, Locator, Route
+
+GOLDENS: Any = SimpleNamespace(goldens=str(paths.ROOT / "tests" / "goldens"))
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +210,9 @@ def test_ones_own_model_is_described_loaded_and_run(page: Tab) -> None:
     page.page.get_by_label("Or its files").set_input_files([config, weights])
     expect(alert).to_contain_text("This model cannot be used. This kind of model is not supported.")
     expect(alert).to_contain_text("<i>whale</i>")
-    gguf = FilePayload(name="<b>m</b>.gguf", mimeType="", buffer=b"GGUF")
-    page.page.get_by_label("Or its files").set_input_files([config, gguf])
-    expect(alert).to_contain_text("A GGUF file cannot be loaded: the weights must be in model.safetensors.")
+    onnx = FilePayload(name="<b>m</b>.onnx", mimeType="", buffer=b"onnx")
+    page.page.get_by_label("Or its files").set_input_files([config, onnx])
+    expect(alert).to_contain_text("An ONNX model cannot be loaded: the weights must be in model.safetensors, or in one")
     for source, words in (
         ("a b c", "“a b c” is neither a name nor an address. A name is org/name"),
         ("http://example.com/x", "must begin with https://"),
@@ -293,3 +298,54 @@ def test_the_javascript_programs_run(page: Tab, site: str) -> None:
         print(f"\n{panel}: {logged}")
         assert (PRINTS | {"own": "text-classification"})[panel] in logged
     other.close()
+
+
+def test_a_gguf_file_is_a_model(page: Tab) -> None:
+    """It is chosen, dropped, or named; by the address of its page, and as a file of any server."""
+    raw = file_with_tokens(files_for(GOLDENS, "llama"))[0]
+    chosen = FilePayload(name="<b>m.gguf", mimeType="", buffer=raw)
+    other = FilePayload(name="n.gguf", mimeType="", buffer=raw)
+    about, panel = page.page.locator("#own-about"), page.panel("own")
+    page.page.get_by_label("Or its files").set_input_files([chosen, other])
+    expect(panel.get_by_role("alert").first).to_contain_text("Choose one GGUF file")
+    page.page.get_by_label("Or its files").set_input_files([chosen])
+    expect(about).to_contain_text("Architecturellama")
+    expect(about.get_by_role("heading")).to_have_text("<b>m.gguf")
+    page.evaluate(
+        """(data) => { const files = new DataTransfer();
+             files.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], "dropped.gguf"));
+             document.getElementById("own").dispatchEvent(new DragEvent("drop", {dataTransfer: files})); }""",
+        b64encode(raw).decode(),
+    )
+    expect(about.get_by_role("heading")).to_have_text("dropped.gguf")
+    expect(about).to_contain_text("Architecturellama")
+    about.get_by_role("button", name="Load dropped.gguf").click()
+    card = page.page.locator("#own-loaded > li").last
+    expect(card.get_by_role("heading")).to_contain_text("dropped.gguf, on ")
+    card.get_by_label("Beginning").fill("the an")
+    card.get_by_role("button", name="Continue a text").click()
+    expect(card.get_by_role("status")).to_contain_text("tokens per second")
+    card.get_by_role("button", name="Unload dropped.gguf").click()
+    expect(card).to_have_count(0)
+
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(body=raw, headers={"Access-Control-Allow-Origin": "*"})
+
+    for address in ("https://huggingface.co/org/tiny/resolve/*/m.gguf", "https://models.example/any/m.gguf"):
+        page.page.context.route(address, answer)
+    for source in (
+        "org/tiny/m.gguf",
+        "https://huggingface.co/org/tiny/blob/v1/m.gguf",
+        "https://models.example/any/m.gguf",
+    ):
+        own(page, source)
+        expect(about.get_by_role("heading")).to_have_text(source)
+        expect(about).to_contain_text("Architecturellama")
+    assert [url.split("/", 3)[3] for url in dict.fromkeys(asked)] == [
+        "org/tiny/resolve/main/m.gguf",
+        "org/tiny/resolve/v1/m.gguf",
+        "any/m.gguf",
+    ]

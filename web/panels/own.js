@@ -88,10 +88,13 @@ export class OwnPanel {
     if (!entries.length) return;
     const tops = new Set(entries.map(([name]) => (name.includes("/") ? name.split("/")[0] : "")));
     const top = tops.size === 1 && !tops.has("") ? `${[...tops][0]}/` : "";
-    const files = Object.fromEntries(entries.map(([name, file]) => [name.slice(top.length), file]));
-    const lack = lackOf(Object.keys(files));
+    const files = entries.map(([name, file]) => [name.slice(top.length), file]);
+    const names = files.map(([name]) => name);
+    const alone = names.some(isSafetensors) ? [] : files.filter(([name]) => isGguf(name));
+    const lack = lackOf(names);
     if (lack) this.#refuse(lack);
-    else this.#look(files, top.slice(0, -1) || "your files");
+    else if (alone.length) this.#look(Object.fromEntries(alone), alone[0][0]);
+    else this.#look(Object.fromEntries(files), top.slice(0, -1) || "your files");
   }
 
   // What was entered cannot be a model.
@@ -314,25 +317,30 @@ async function valuesOf(controls) {
 
 /** What a person entered as a source: {source}, or {words} where it cannot be one. */
 function sourceOf(typed) {
-  const name = HUB.test(typed) ? typed.replace(HUB, "").replace(/\/(tree|blob|resolve)\/([^/]+).*$/, "@$2").replace(/\/$/, "") : typed;
-  if (/^[\w-][\w.-]*\/[\w.-]+(@(?!.*\.\.)[\w./-]+)?$/.test(name)) return { source: name };
+  const name = HUB.test(typed) ? typed.replace(HUB, "").replace(/\/(tree|blob|resolve)\/([^/]+)(\/.*\.gguf)?.*$/i, "@$2$3").replace(/\/$/, "") : typed;
+  if (/^[\w-][\w.-]*\/[\w.-]+(@(?!.*\.\.)[\w./-]+)?(\/(?!.*\.\.)[\w./-]+\.gguf)?$/i.test(name)) return { source: name };
   if (/^(https?:\/\/|\.{0,2}\/)/.test(typed) && URL.canParse(typed, document.baseURI)) {
     const { href, origin, protocol } = new URL(typed.replace(/\/(config\.json|[^/]+\.safetensors)$/, "/"), document.baseURI);
     if (origin === location.origin || protocol === "https:") return { source: href };
     return { words: `${short(typed)} cannot be read from this page: an address of another site must begin with https://.` };
   }
-  return { words: `${short(typed)} is neither a name nor an address. A name is org/name or org/name@revision; an address begins with https:// or ./.` };
+  return { words: `${short(typed)} is neither a name nor an address. A name is org/name, org/name@revision or org/name/file.gguf; an address begins with https:// or ./.` };
 }
 
 const short = (text) => `“${text.length > 80 ? `${text.slice(0, 80)}…` : text}”`;
 const whereOf = (source) => (typeof source === "string" ? "elsewhere" : "chosen");
 
+const isGguf = (name) => name.toLowerCase().endsWith(".gguf");
+const isSafetensors = (name) => name.toLowerCase().endsWith(".safetensors");
+
 /** Why files are not a model that can be loaded; "" if they may be one. */
 function lackOf(names) {
   const has = (...endings) => names.some((name) => endings.some((ending) => name.toLowerCase().endsWith(ending)));
   const whole = "Choose the whole folder of a model: config.json, model.safetensors and the files of its tokenizer.";
-  if (has(".safetensors")) return names.includes("config.json") ? "" : `config.json is not among these files. ${whole}`;
-  const other = [["A GGUF file", ".gguf"], ["An ONNX model", ".onnx"], ["A pickle of PyTorch", ".bin", ".pt", ".pth", ".ckpt"], ["A model of TensorFlow or Keras", ".h5", ".tflite", ".keras", ".pb"]]
+  if (names.some(isSafetensors)) return names.includes("config.json") ? "" : `config.json is not among these files. ${whole}`;
+  const alone = names.filter(isGguf).length;
+  if (alone) return alone === 1 ? "" : "Choose one GGUF file: each of them is a model of its own.";
+  const other = [["An ONNX model", ".onnx"], ["A pickle of PyTorch", ".bin", ".pt", ".pth", ".ckpt"], ["A model of TensorFlow or Keras", ".h5", ".tflite", ".keras", ".pb"]]
     .find(([, ...endings]) => has(...endings));
-  return `${other ? `${other[0]} cannot be loaded` : "These files contain no weights"}: the weights must be in model.safetensors. ${whole}`;
+  return `${other ? `${other[0]} cannot be loaded` : "These files contain no weights"}: the weights must be in model.safetensors, or in one GGUF file. ${whole}`;
 }
