@@ -23,7 +23,9 @@ TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "
 ATTENTION = [f"self_attn.{part}_proj" for part in "qkvo"]
 LAYER = [*ATTENTION, *(f"mlp.{part}_proj" for part in ("gate", "up", "down"))]
 NORMS = ["input_layernorm", "post_attention_layernorm"]
+GEMMA3_NORMS = [*NORMS, *(f"{end}_feedforward_layernorm" for end in ("pre", "post"))]
 DECODER = ["model.embed_tokens", "model.norm", "lm_head", *(f"model.layers.{{i}}.{name}" for name in LAYER + NORMS)]
+QK_NORMS = [f"model.layers.{{i}}.self_attn.{part}_norm" for part in "qk"]
 GPT2 = ["ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"]
 BERT = ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
 BERT += ["attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm"]
@@ -31,7 +33,8 @@ EMBEDDINGS = ["word_embeddings", "position_embeddings", "token_type_embeddings",
 NAMES = {
     "llama": DECODER,
     "qwen2": DECODER,
-    "qwen3": [*DECODER, *(f"model.layers.{{i}}.self_attn.{part}_norm" for part in "qk")],
+    "qwen3": [*DECODER, *QK_NORMS],
+    "gemma3": [*DECODER, *QK_NORMS, *(f"model.layers.{{i}}.{name}" for name in GEMMA3_NORMS)],
     "gpt2": [f"transformer.{name}" for name in ("wte", "wpe", "ln_f", *(f"h.{{i}}.{name}" for name in GPT2))],
     "bert": [*(f"embeddings.{name}" for name in EMBEDDINGS), *(f"encoder.layer.{{i}}.{name}" for name in BERT)],
 }

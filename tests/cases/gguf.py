@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "llama": SIZE,
     "qwen2": SIZE,
     "qwen3": {**SIZE, "head_dim": 128, "use_sliding_window": False},
+    "gemma3": {**SIZE, "head_dim": 128, "query_pre_attn_scalar": 128},
     "gpt2": {"n_embd": 256, "n_head": 4},
 }
 TOKENS = 7  # twice as many are fewer than the runs after which WebNN makes constants, still under way at the end
@@ -61,6 +62,8 @@ def _as_in_checkpoints(kind: str, name: str, array: Any, config: dict[str, Any])
         return array.reshape(heads, -1, 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
     if kind == "gpt2" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down") and array.ndim == 2:
         return np.ascontiguousarray(array.T)
+    if kind == "gemma3" and part.endswith("norm"):
+        return array - np.float32(1)  # exact: these are around 2
     return array
 
 
@@ -126,6 +129,11 @@ async def qwen2_with_every_type(place: Place) -> None:
 @shows("qwen3", "GGUF, every type of tensors", "safetensors of its numbers")
 async def qwen3_with_every_type(place: Place) -> None:
     await _compare(place, "qwen3", SIZES)
+
+
+@shows("gemma3_text", "GGUF, every type of tensors", "safetensors of its numbers")
+async def gemma3_with_every_type(place: Place) -> None:
+    await _compare(place, "gemma3", SIZES)
 
 
 @shows("gpt2", "GGUF, K-quants", "safetensors of its numbers")
@@ -228,7 +236,7 @@ async def files_that_are_not_supported_are_refused_by_name(place: Place) -> None
         return write({key: each for key, each in table.items() if each is not None}, tensors)
 
     cases: dict[str, tuple[type[TensorCommonsError], bytes]] = {
-        "'mamba' is not supported; supported: bert, gpt2, llama": (
+        "'mamba' is not supported; supported: bert, gemma3, gpt2, llama": (
             UnsupportedModel,
             changed(general__architecture="mamba"),
         ),

@@ -107,6 +107,8 @@ def tensors_for(kind: str, files: dict[str, bytes]) -> Tensors:
             array = in_pairs(array, heads[part])
         if kind == "gpt2" and array.ndim == 2 and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
             array = np.ascontiguousarray(array.T)
+        if kind == "gemma3" and part.endswith("norm"):
+            array = array + np.float32(1)
         found[theirs] = array
     return found
 
@@ -127,7 +129,14 @@ def metadata_for(kind: str, files: dict[str, bytes]) -> dict[str, Any]:
     elif kind != "gpt2":
         own |= {"attention.head_count_kv": c["num_key_value_heads"]}
         own |= {"attention.layer_norm_rms_epsilon": c.get("rms_norm_eps", 1e-6)}
-        own |= {"rope.freq_base": c["rope_parameters"]["rope_theta"]}
+        ropes = c["rope_parameters"]
+        if kind == "gemma3":
+            own |= {"attention.sliding_window": c["sliding_window"], "attention.sliding_window_pattern": 2}
+            own |= {"rope.freq_base_swa": ropes["sliding_attention"]["rope_theta"]}
+            own |= {"final_logit_softcapping": c["final_logit_softcapping"]}
+            ropes = ropes["full_attention"]
+            own |= {"rope.scaling.type": "linear", "rope.scaling.factor": ropes["factor"]}
+        own |= {"rope.freq_base": ropes["rope_theta"]}
         if "head_dim" in c:
             own |= {f"attention.{part}_length": c["head_dim"] for part in ("key", "value")}
             own |= {"rope.dimension_count": c["head_dim"]}

@@ -194,6 +194,22 @@ def test_without_a_prefix_of_a_space():
     assert "Strip" not in [each["type"] for each in table["decoder"]["decoders"]]
 
 
+def test_spaces_that_are_one_token_are_merged_like_words():
+    """Gemma's tokens of several spaces also stand for those of SentencePiece in a text, as in `transformers`."""
+    values = {**sentence_piece(), "add_space_prefix": False}
+    first = len(values["tokens"])
+    values["tokens"] = [*values["tokens"], "  ", "   ", "<user>"]
+    values["token_type"] = np.append(values["token_type"], [USER_DEFINED] * 3)
+    values["scores"] = np.append(values["scores"], np.full(3, -1000, np.float32))
+    table = made(values)
+    contents = [each["content"] for each in table["added_tokens"]]
+    assert "<user>" in contents and not any(each.isspace() for each in contents)
+    options = {"limit": None, "left": False, "overlap": None, "special": False}
+    for text, ids in (("  ", [0]), (f" {SPACE}", [0]), ("   ", [1]), ("  <user>   ", [0, 2, 1]), ("     ", [1, 0])):
+        ((*_, rows),) = unpack(engine(table).encode([text], None, options))
+        assert rows[0].tolist() == [first + number for number in ids], text
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another model": ({"model": "t5"}, "tokenizer.ggml.model 't5' is not gpt2 or llama or bert: load the model with"),
     "no model": ({"model": None}, "tokenizer.ggml.model None is not"),

@@ -8,6 +8,7 @@ with the mark of a word's beginning in place of that of its continuation.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,9 @@ class GgufTokenizer:
         added = [
             {"id": number, "content": token, **flags, "special": of != USER_DEFINED}
             for number, (token, of) in enumerate(zip(tokens, self._types, strict=True))
-            if of in (CONTROL, USER_DEFINED) or (of == UNKNOWN and kind != "gpt2")
+            if of == CONTROL
+            or (of == USER_DEFINED and not (kind == "llama" and _is_spaces(token)))
+            or (of == UNKNOWN and kind != "gpt2")
         ]
         yield
         whole = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **table}
@@ -137,18 +140,23 @@ class GgufTokenizer:
         }
 
     def _sentence_piece(self) -> Generator[None, None, dict[str, Any]]:
-        vocabulary, types = self._vocabulary, self._types
+        # As in `transformers`, several spaces that are one token are divided and merged like words, before all others.
+        tokens = [token.replace(" ", SPACE) if _is_spaces(token) else token for token in self._tokens]
+        types = [NORMAL if _is_spaces(token) else of for token, of in zip(self._tokens, self._types, strict=True)]
+        vocabulary = {
+            token: number for number, (token, of) in enumerate(zip(tokens, types, strict=True)) if of != UNUSED
+        }
         scores = self.values.get("tokenizer.ggml.scores")
         if not isinstance(scores, np.ndarray) or scores.shape != (len(self._tokens),):
             raise self._bad(f"tokenizer.ggml.scores must be {len(self._tokens):,} numbers, one for each token")
-        pieces = list(dict.fromkeys(token for token, of in zip(self._tokens, types, strict=True) if of == NORMAL))
+        pieces = list(dict.fromkeys(token for token, of in zip(tokens, types, strict=True) if of == NORMAL))
         if max(map(len, pieces), default=0) > LONGEST or sum(map(len, pieces)) > MOST:
             raise self._bad(
                 f"tokenizer.ggml.tokens has pieces of more than {LONGEST} characters, or of {MOST:,} together"
             )
         merges: list[tuple[float, str, str]] = []
         for number, piece in enumerate(pieces):
-            score = float(scores[vocabulary[piece]])
+            score = math.inf if _is_spaces(self._tokens[vocabulary[piece]]) else float(scores[vocabulary[piece]])
             divided = ((piece[:at], piece[at:]) for at in range(1, len(piece)))
             known = [pair for pair in divided if pair[0] in vocabulary and pair[1] in vocabulary]
             known.sort(key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
@@ -318,6 +326,11 @@ class GgufTokenizer:
 
     def _bad(self, reason: str) -> InvalidWeights:
         return InvalidWeights(self.file, f"metadata {reason}")
+
+
+def _is_spaces(token: str) -> bool:
+    """Return whether a token is several spaces, which llama.cpp stores as such instead of as those of SentencePiece."""
+    return len(token) > 1 and not token.strip(" ")
 
 
 def _word(token: str, of: int) -> str:

@@ -74,8 +74,7 @@ class TensorEntry:
     ``dtype`` is a key of :data:`ITEMSIZE`, or the type of a GGUF file's blocks, such as "Q4_K". The rows of each of
     ``heads`` heads are pairs, which become two halves while they are loaded; 0 if the rows are in order. A quantised
     matrix may be made of ``parts``, tensors of the same file (models/assembly.py); the columns of its blocks are then
-    those of the matrix in the ``order`` of another such entry.
-    ``shift`` is added to each number, in float32.
+    those of the matrix in the ``order`` of another such entry. ``shift`` is added to each number, in float32.
     """
 
     name: str

@@ -151,6 +151,23 @@ def _llama(data: Metadata, tensors: Mapping[str, TensorEntry]) -> dict[str, Any]
     return {**_decoder(data, tensors), **{f"{name}_bias": has for name, has in biases.items()}}
 
 
+def _gemma3(data: Metadata, tensors: Mapping[str, TensorEntry]) -> dict[str, Any]:
+    """Return the config of Gemma 3's text models. llama.cpp has the numbers that its metadata do not state."""
+    config = _decoder(data, tensors)
+    size, layers, heads = (config[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
+    window = data.count("attention.sliding_window", default=0)
+    return {
+        **config,
+        "model_type": "gemma3_text",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": size / heads if layers == GEMMA3_27B and heads else config["head_dim"],
+        "sliding_window": window or 1,
+        "sliding_window_pattern": data.count("attention.sliding_window_pattern", default=6) if window else 1,
+        "rope_local_base_freq": data.number("rope.freq_base_swa", default=10000.0),
+        "final_logit_softcapping": data.number("final_logit_softcapping", default=0.0),
+    }
+
+
 def _gpt2(data: Metadata, tensors: Mapping[str, TensorEntry]) -> dict[str, Any]:
     return {
         **_common(data, tensors),
@@ -197,6 +214,14 @@ def _common(data: Metadata, tensors: Mapping[str, TensorEntry]) -> dict[str, Any
 ATTENTION = {f"attn_{part}": f"self_attn.{part}_proj" for part in "qkv"} | {"attn_output": "self_attn.o_proj"}
 FEED_FORWARD = {f"ffn_{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")}
 NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+QK_NORMS = {f"attn_{part}_norm": f"self_attn.{part}_norm" for part in "qk"}
+GEMMA3_NORMS = {
+    "attn_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+GEMMA3_27B = 62  # layers of the only model whose scores are scaled by another number than the size of a head
 DECODER = Layout(
     config=_decoder,
     names={"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"},
@@ -207,8 +232,12 @@ DECODER = Layout(
 LAYOUTS: dict[str, Layout] = {
     "llama": replace(DECODER, config=_llama, pairs={"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}),
     "qwen2": DECODER,
-    "qwen3": replace(
-        DECODER, blocks={**DECODER.blocks, "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+    "qwen3": replace(DECODER, blocks={**DECODER.blocks, **QK_NORMS}),
+    "gemma3": replace(
+        DECODER,
+        config=_gemma3,
+        blocks={**ATTENTION, **FEED_FORWARD, **QK_NORMS, **GEMMA3_NORMS},
+        tokenizers=("llama",),
     ),
     "gpt2": Layout(
         config=_gpt2,
@@ -245,7 +274,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }
 CLASSES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-CLASSES |= {"gpt2": "GPT2LMHeadModel", "bert": "BertModel"}
+CLASSES |= {"gemma3": "Gemma3ForCausalLM", "gpt2": "GPT2LMHeadModel", "bert": "BertModel"}
 POOLING = {0: "mean", 1: "mean", 2: "cls", 3: "lasttoken"}
 SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
 SAMPLING["penalty_repeat"] = "repetition_penalty"
