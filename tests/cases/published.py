@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,41 +13,25 @@ from tensorcommons import Model, TensorSharingManager
 from tensorcommons.errors import InvalidWeights
 from tests.cases import Place, only, shows
 from tests.cases.checkpoints import WEIGHTS
-from tests.cases.published_files import both, header_of, packed, replaced
+from tests.cases.published_files import (
+    AWQ,
+    BLOCKS,
+    EVERY,
+    GPTQ,
+    PACKED,
+    PLAIN,
+    both,
+    digest_of,
+    header_of,
+    key_of,
+    packed,
+    replaced,
+)  # fmt: skip
 from tests.cases.seeded import checkpoint
 from tests.cases.support import near, raises
 
 IDS = {"input_ids": np.array([[2, 17, 31, 5, 3, 80, 7]])}
 SIZE: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1}
-GPTQ: dict[str, Any] = {"layout": "gptq"}
-AWQ: dict[str, Any] = {"layout": "awq"}
-PACKED: dict[str, Any] = {"layout": "packed"}
-PLAIN: dict[str, Any] = {"layout": "plain", "bits": 8}
-CHANNELS: dict[str, Any] = {"layout": "fp8", "name": "weight_scale"}
-BLOCKS: dict[str, Any] = {"layout": "fp8", "name": "weight_scale_inv"}
-#: With the format of the matrices.
-EVERY: list[tuple[dict[str, Any], str]] = [
-    ({**GPTQ, "group": 128}, "int4_g128"),
-    ({**GPTQ, "group": 0, "symmetric": True}, "int4_g128"),
-    ({**GPTQ, "group": 64, "scale": "BF16", "offset": 0}, "int4_g64_bf16"),
-    ({**GPTQ, "group": 32, "ordered": True}, "int4_g32"),
-    ({**GPTQ, "group": 64, "bits": 8, "ordered": True}, "int8_g64"),
-    ({**GPTQ, "group": 16, "ordered": True}, "float32"),
-    ({**AWQ, "group": 64}, "int4_g64"),
-    ({**AWQ, "group": 128}, "int4_g128"),
-    ({**PACKED, "group": 32, "symmetric": True}, "q4_0"),
-    ({**PACKED, "group": 128, "symmetric": True, "scale": "BF16"}, "int4_g128_bf16"),
-    ({**PACKED, "group": 64, "ordered": True, "scale": "F32"}, "int4_g64_f32"),
-    ({**PACKED, "bits": 8, "group": 32, "symmetric": True}, "q8_0"),
-    ({**PACKED, "bits": 8, "group": 32, "symmetric": True, "ordered": True}, "q8_0"),
-    ({**PLAIN, "symmetric": True, "scale": "BF16"}, "int8_g128_bf16"),
-    ({**PLAIN, "group": 64}, "int8_g64"),
-    ({**PLAIN, "symmetric": True, "tensor": True, "scale": "F32"}, "int8_g128_f32"),
-    ({**CHANNELS, "scale": "BF16"}, "fp8_g128_bf16"),
-    ({**CHANNELS, "scale": "F32", "tensor": True, "scale shape": ()}, "fp8_g128_f32"),
-    ({**BLOCKS, "scale": "BF16", "block": (128, 128)}, "fp8_g128_bf16"),
-    ({**BLOCKS, "scale": "F32", "block": (48, 64)}, "fp8_g64_f32"),
-]
 
 
 async def _load(place: Place, manager: TensorSharingManager, files: Any, dtype: str | None = None) -> Model:
@@ -92,6 +77,17 @@ async def compressed_tensors(place: Place) -> None:
 @shows("llama", "FP8 in blocks", "float32 of its numbers")
 async def fp8(place: Place) -> None:
     (await _compare(place, {**BLOCKS, "scale": "BF16", "block": (128, 128)})).unload()
+
+
+@only("cpu")
+async def numbers_are_those_of_the_references(place: Place) -> None:
+    """Those that compressed-tensors, AutoAWQ, AutoGPTQ and `transformers` make of the tensors."""
+    goldens = json.loads((Path(place.goldens) / "published.json").read_text("utf-8"))
+    for how, _ in EVERY:
+        if key_of(how) in goldens:
+            assert digest_of(how) == goldens[key_of(how)], how
+    assert {"gptq", "awq", "packed", "plain", "fp8"} == {json.loads(key)["layout"] for key in goldens}
+    assert len(goldens) >= len(EVERY) - 6
 
 
 @only("cpu")

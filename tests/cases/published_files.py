@@ -10,6 +10,7 @@ Everything is written number by number from the published formulas, without the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from typing import Any
@@ -17,6 +18,36 @@ from typing import Any
 import numpy as np
 
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
+
+#: Layouts with what is special about them, and the format of their matrices.
+GPTQ: dict[str, Any] = {"layout": "gptq"}
+AWQ: dict[str, Any] = {"layout": "awq"}
+PACKED: dict[str, Any] = {"layout": "packed"}
+PLAIN: dict[str, Any] = {"layout": "plain", "bits": 8}
+CHANNELS: dict[str, Any] = {"layout": "fp8", "name": "weight_scale"}
+BLOCKS: dict[str, Any] = {"layout": "fp8", "name": "weight_scale_inv"}
+EVERY: list[tuple[dict[str, Any], str]] = [
+    ({**GPTQ, "group": 128}, "int4_g128"),
+    ({**GPTQ, "group": 0, "symmetric": True}, "int4_g128"),
+    ({**GPTQ, "group": 64, "scale": "BF16", "offset": 0}, "int4_g64_bf16"),
+    ({**GPTQ, "group": 32, "ordered": True}, "int4_g32"),
+    ({**GPTQ, "group": 64, "bits": 8, "ordered": True}, "int8_g64"),
+    ({**GPTQ, "group": 16, "ordered": True}, "float32"),
+    ({**AWQ, "group": 64}, "int4_g64"),
+    ({**AWQ, "group": 128}, "int4_g128"),
+    ({**PACKED, "group": 32, "symmetric": True}, "q4_0"),
+    ({**PACKED, "group": 128, "symmetric": True, "scale": "BF16"}, "int4_g128_bf16"),
+    ({**PACKED, "group": 64, "ordered": True, "scale": "F32"}, "int4_g64_f32"),
+    ({**PACKED, "bits": 8, "group": 32, "symmetric": True}, "q8_0"),
+    ({**PACKED, "bits": 8, "group": 32, "symmetric": True, "ordered": True}, "q8_0"),
+    ({**PLAIN, "symmetric": True, "scale": "BF16"}, "int8_g128_bf16"),
+    ({**PLAIN, "group": 64}, "int8_g64"),
+    ({**PLAIN, "symmetric": True, "tensor": True, "scale": "F32"}, "int8_g128_f32"),
+    ({**CHANNELS, "scale": "BF16"}, "fp8_g128_bf16"),
+    ({**CHANNELS, "scale": "F32", "tensor": True, "scale shape": ()}, "fp8_g128_f32"),
+    ({**BLOCKS, "scale": "BF16", "block": (128, 128)}, "fp8_g128_bf16"),
+    ({**BLOCKS, "scale": "F32", "block": (48, 64)}, "fp8_g64_f32"),
+]
 
 Stored = dict[str, tuple[str, Any]]  # dtype of the file, and array
 
@@ -192,3 +223,13 @@ def replaced(raw: bytes, name: str, array: Any = None, dtype: str | None = None)
         at += len(held)
     text = json.dumps(made).encode()
     return len(text).to_bytes(8, "little") + text + b"".join(held for _, held in parts.values())
+
+
+def key_of(how: dict[str, Any]) -> str:
+    """The name of a layout in the goldens."""
+    return json.dumps(how, sort_keys=True)
+
+
+def digest_of(how: dict[str, Any]) -> str:
+    """SHA-256 of the numbers of a matrix, as float32."""
+    return hashlib.sha256(np.ascontiguousarray(quantized("x.q_proj", (256, 256), how)[1]).tobytes()).hexdigest()
