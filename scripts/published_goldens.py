@@ -4,8 +4,8 @@
 
 Needs ``torch`` (CPU), ``transformers``, ``compressed-tensors``, and the files of ``autoawq`` and ``auto-gptq`` on
 PYTHONPATH, unpacked: one module each is read, since the packages themselves ask for a GPU. The file has the SHA-256 of
-the numbers, as float32, by layout (tests/cases/published_files.py). Not in it: what no reference reads now, act-order of
-compressed-tensors and "gptq_v2".
+the numbers, as float32, by layout (tests/cases/published_files.py). What no reference reads now is not in it: act-order
+of compressed-tensors and "gptq_v2".
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -100,6 +101,8 @@ class WeightsFile:
         self._kept: set[tuple[int, int]] = set()
         self._turn = asyncio.Lock()  # of reading from the one connection
         self._ahead: dict[tuple[int, int], asyncio.Future[Reads | None]] = {}  # reads from the cache that have begun
+        self._was_early = False
+        self._early: dict[tuple[int, int], Reads] = {}  # chunks that were read before their turn, once for each use
 
     @classmethod
     async def open(cls, source: Source, file: str) -> WeightsFile:
@@ -132,6 +135,10 @@ class WeightsFile:
 
     async def close(self) -> None:
         """Close the connection, and record what was read, even if it is not the whole file."""
+        early, self._early = self._early, {}
+        for reads in early.values():
+            for block, _ in reads:
+                block.free()
         ahead, self._ahead = list(self._ahead.values()), {}
         for each in ahead:
             each.cancel()
@@ -161,6 +168,11 @@ class WeightsFile:
             return self._record.address
         version = self._record.version
         return f"{self._record.address} {version}" if version.is_proof else None
+
+    @property
+    def _is_provable(self) -> bool:
+        """True if another response is certainly of the same version where its validators say so."""
+        return self._is_pinned or self._record.version.is_proof
 
     def chunks(self, entry: TensorEntry) -> list[Chunk]:
         """List the chunks of a tensor, at least one; of one that is made of parts, those of all parts."""
@@ -195,6 +207,8 @@ class WeightsFile:
 
     def _continues(self, run: Run, chunk: Chunk) -> bool:
         last = run[-1]
+        if self._early and not self._early.keys().isdisjoint(((last.start, last.stop), (chunk.start, chunk.stop))):
+            return False
         if chunk.start != last.stop or chunk.stop - run[0].start > CHUNK:
             return False
         before, piece = self._recorded(last), self._recorded(chunk)
@@ -216,6 +230,44 @@ class WeightsFile:
                 return
             self._ahead[pieces[0].start, pieces[-1].stop] = asyncio.ensure_future(self._cache.read(pieces))
 
+    async def read_early(self, entries: Iterable[TensorEntry]) -> None:
+        """Download the small parts of entries that are made of parts, in the order of the file.
+
+        They may be far from the large part: read matrix by matrix, each would be another request. Those that are not in
+        the cache then are kept in memory until they are read: of 4-bit weights a thirtieth of the file.
+        """
+        small = [
+            chunk
+            for entry in entries
+            for part in entry.parts
+            if part is not max(entry.parts, key=lambda each: each.nbytes) or len(entry.parts) == 1
+            for chunk in self.chunks(part)
+        ]
+        uses = Counter((chunk.start, chunk.stop) for chunk in small)
+        is_free = self.source.is_local and self._is_provable  # to be read in any order
+        wanted = {(each.start, each.stop): each for each in small if not is_free and self._recorded(each) is None}
+        self._was_early = bool(wanted)
+        for run in list(self.runs(wanted[place] for place in sorted(wanted))):
+            for chunk, (block, digests) in zip(run, await self.read(run), strict=True):
+                place = chunk.start, chunk.stop
+                if place not in self._kept:
+                    self._early[place] = [(block.copy(), digests) for _ in range(uses[place])]
+                block.free()
+
+    async def check_early(self) -> None:
+        """Compare what was read early with the response of which the rest is, if only that proves they are one version.
+
+        Raises InvalidWeights if they are not.
+        """
+        if self._is_provable or not self._was_early:
+            return
+        end = max(places[-1][1] for places, _ in self._came)
+        if self._stream is not None and self._stream.position < end:
+            try:
+                await self._compare(self._stream, end)
+            except ShortReadError:
+                raise self._changed() from None
+
     async def read(self, run: Run) -> Reads:
         """Read the bytes of each chunk of a run, and their digests, of which its tensor's identity is made
         (``bridge/digest.py``).
@@ -223,6 +275,10 @@ class WeightsFile:
         A connection that breaks is resumed there. Raises ``InvalidWeights`` for a truncated file, ``DownloadError`` if
         it cannot be resumed.
         """
+        if early := self._early.get((run[0].start, run[0].stop)):
+            if len(early) == 1:
+                return self._early.pop((run[0].start, run[0].stop))
+            return [early.pop()]
         known = [piece for chunk in run if (piece := self._recorded(chunk)) is not None]
         if len(known) == len(run):
             self._pieces.update(((piece.start, piece.stop), piece) for piece in known)
@@ -427,7 +483,7 @@ class WeightsFile:
     async def _stream_at(self, start: int) -> Stream | None:
         """Return the connection at ``start``; None if another one would not certainly be of the same content."""
         version, stream = self._record.version, self._stream
-        provable = self._is_pinned or version.is_proof
+        provable = self._is_provable
         if stream is not None and (start < stream.position or (start - stream.position > REOPEN and provable)):
             self._stream = None
             await stream.close()
@@ -441,9 +497,24 @@ class WeightsFile:
                 await stream.close()
                 return None
             self._stream = stream
-        await stream.skip(start - stream.position)
+        await (stream.skip(start - stream.position) if provable else self._compare(stream, start))
         stream.watch(lambda position, _: self._report(position))
         return stream
+
+    async def _compare(self, stream: Stream, stop: int) -> None:
+        """Skip to ``stop``. Raise InvalidWeights if bytes on the way that were read before are others now."""
+        for places, hashed in sorted(self._came, key=lambda each: each[0]):
+            if places[0][0] < stream.position or places[-1][1] > stop:
+                continue
+            await stream.skip(places[0][0] - stream.position)
+            again = [
+                hashlib.sha256(await stream.read_exact(min(PIECE, end - at))).digest()
+                for begin, end in places
+                for at in range(begin, end, PIECE)
+            ]
+            if b"".join(again) != await hashed:
+                raise self._changed()
+        await stream.skip(stop - stream.position)
 
     async def _stream_again(self, start: int) -> Stream:
         """Open the file from its beginning, compare it with what was read before, and skip to ``start``."""
@@ -454,16 +525,7 @@ class WeightsFile:
         try:
             if stream.size not in (None, self._record.size):
                 raise self._changed()
-            for places, hashed in self._came:
-                await stream.skip(places[0][0] - stream.position)
-                again = [
-                    hashlib.sha256(await stream.read_exact(min(PIECE, end - at))).digest()
-                    for begin, end in places
-                    for at in range(begin, end, PIECE)
-                ]
-                if b"".join(again) != await hashed:
-                    raise self._changed()
-            await stream.skip(start - stream.position)
+            await self._compare(stream, start)
         except BaseException as error:
             await stream.close()
             if isinstance(error, ShortReadError) and error.complete:

@@ -181,6 +181,7 @@ class WeightLoader:
             else:
                 self._hold(held, shard, entry)
                 self.report.shared += held.storage.nbytes
+        await weights.read_early(missing)
         chunks = (chunk for entry in missing for chunk in weights.chunks(entry))
         runs = weights.runs(chunks)
         jobs = ((room_of(sum(chunk.nbytes for chunk in run)), partial(weights.read, run)) for run in runs)
@@ -195,6 +196,7 @@ class WeightLoader:
             async with aclosing(in_order(jobs, ROOM, _free)) as read, aclosing(_each(read)) as arriving:
                 for entry in missing:
                     await self._intern(shard, entry, arriving)
+            await weights.check_early()
         finally:
             weights.on_position = None  # break the reference cycle with the file, which would keep the manager alive
         self.loaded += shard.end - start
