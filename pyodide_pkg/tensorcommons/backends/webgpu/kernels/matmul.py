@@ -1,8 +1,8 @@
 """Products: one description of the operands, and for each adapter the shader and tile that suit the product's size.
 
-A software adapter multiplies in registers alone (``linear.wgsl``, ``row.wgsl``, ``matmul.wgsl``). Hardware keeps tiles
-in workgroup memory (``tiled.wgsl``), cuts the depth of small products among more invocations (``sliced.wgsl``), or has
-units for matrices of float16 (``subgroup_gemm.wgsl``).
+A software adapter multiplies in registers alone (``linear.wgsl``, ``row.wgsl``, ``packed.wgsl``, ``matmul.wgsl``).
+Hardware keeps tiles in workgroup memory (``tiled.wgsl``), cuts the depth of small products among more invocations
+(``sliced.wgsl``), or has units for matrices of float16 (``subgroup_gemm.wgsl``).
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ LARGE = ("matmul/matrices", "matmul/tiled")  # not for what fills less than half
 JOINING = ("matmul/tiled", "matmul/sliced")  # take several weights
 SOFTWARE_LINEAR = Tile("matmul/linear", 16, 64, 0)  # row-major a, and b of whole vectors
 SOFTWARE_ROW = Tile("matmul/row", 1, 64, 0)  # the same of one row
+SOFTWARE_PACKED = Tile("matmul/packed", 16, 32, 0)  # row-major a, and b of a block format
+SOFTWARE_PACKED_ROW = Tile("matmul/packed", 1, 32, 0)  # the same of one row
 SOFTWARE = Tile("matmul/matmul", 16, 16, 0)
 SOFTWARE_LONG = Tile("matmul/sliced", 4, 4, 0, slices=256)  # a depth that takes one invocation too many iterations
 
@@ -78,6 +80,30 @@ ADD_SLICES = """for (var k = slice * 4u; k < p.depth; k += slices * 8u) {{
     let b1 = block_{b}(b_start, column, k + slices * 4u);
     sums += b0 * transpose(a0) + b1 * transpose(a1);
   }}"""
+# The text of packed.wgsl for one row and for more: where rows of a begin, the sums, and how they are stored.
+PACKED_ROW = {
+    "starts": "let x = u32(p.a_offset) / 4u;\n  var s0 = vec4<f32>(); var s1 = vec4<f32>();",
+    "add": "let a = load4_a(x + k);\n      s0 += b0 * a; s1 += b1 * a;",
+    "store": """var sums = array<vec4<f32>, 2>(s0, s1);
+  let nothing = vec4<f32>();
+  for (var t = 0u; t < 2u; t++) {
+    store_block(0u, 0u, column + t * 4u, mat4x4<f32>(sums[t], nothing, nothing, nothing));
+  }""",
+}
+PACKED_ROWS = {
+    "starts": "\n  ".join(
+        f"""let x{i} = u32(p.a_offset) / 4u + four_from(row + {4 * i}u, p.rows) * vectors;
+  var s{i}0 = mat4x4<f32>(); var s{i}1 = mat4x4<f32>();"""
+        for i in range(4)
+    ),
+    "add": "\n      ".join(
+        f"let a{i} = mat4x4<f32>({', '.join(f'load4_a(x{i}.{each} + k)' for each in 'xyzw')});\n"
+        f"      s{i}0 += b0 * a{i}; s{i}1 += b1 * a{i};"
+        for i in range(4)
+    ),
+    "store": """var sums = array<mat4x4<f32>, 8>(s00, s01, s10, s11, s20, s21, s30, s31);
+  for (var t = 0u; t < 8u; t++) { store_block(0u, row + t / 2u * 4u, column + t % 2u * 4u, sums[t]); }""",
+}
 STORES = {
     "vectors": "store4_y(at / 4u, {value});",
     "elements": """for (var j = 0u; j < 4u; j++) {{
@@ -175,6 +201,8 @@ class Product:
         """Iterations of an invocation of a software adapter over the depth, and the loops inside."""
         if tile == SOFTWARE_LONG:
             return -(-self.depth // (8 * tile.slices))
+        if tile.shader == "matmul/packed":
+            return 6 * -(-self.depth // 16)
         inside = 5 * ((self._reading(self.a, -1) == "elements") + (self._reading(self.b, -2) == "elements"))
         return -(-self.depth // 4) * (1 + (inside if tile == SOFTWARE else 0))
 
@@ -191,6 +219,8 @@ class Product:
             return next(tile for tile in (*halves, *HARDWARE) if self._suits(tile))
         if self.batch or not self.depth or self._reading(self.a, -1) != "depth" or not _is_whole(self.a, (0, 1)):
             return SOFTWARE
+        if self.packing:
+            return SOFTWARE_PACKED_ROW if self.rows == 1 else SOFTWARE_PACKED
         order = {"depth": (1, 0), "across": (0, 1)}.get(self._reading(self.b, -2))
         if order is None or not _is_whole(self.b, order):
             return SOFTWARE
@@ -221,6 +251,8 @@ class Product:
         variables = {"product": source("matmul/product")}
         if tile in (SOFTWARE_LINEAR, SOFTWARE_ROW):
             return {**variables, "columns_of_b": COLUMNS[self._reading(self.b, -2)]}
+        if tile.shader == "matmul/packed":
+            return {**variables, **(PACKED_ROW if tile.rows == 1 else PACKED_ROWS)}
         size = (tile.rows, tile.columns)
         if tile.depth:
             by_depth = [self._reading(o, along, 8) == "depth" for o, along in ((self.a, -1), (self.b, -2))]
