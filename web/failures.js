@@ -3,6 +3,7 @@ import { h } from "./dom.js";
 
 const MB = 2 ** 20;
 const LONGEST = 300; // characters of a message, which may quote an untrusted file
+const COMMAND = 1200; // of one with a command that converts a model, and bounded quotations
 
 // Class of the error → what happened, what to do.
 const KINDS = {
@@ -11,6 +12,7 @@ const KINDS = {
   ShortReadError: ["A download ended too early.", "Try again."],
   DownloadError: ["A file could not be downloaded.", "Check the connection, then try again."],
   InvalidWeights: ["A file is damaged, or its contents do not match its name.", "Try again. If the site is yours, upload the file again."],
+  OtherFormatError: ["This model is saved in a format that cannot be loaded.", "Another model can be loaded instead, or this one be converted with Python: see the details."],
   UnsupportedModel: ["This kind of model is not supported.", "The documents under “Use it” list those that are."],
   DeviceMemoryError: ["The device is out of memory.", "Unload a model, or choose another device under Models."],
   MemoryBudgetError: ["The memory limit is too low for this.", "Raise the limit under Memory, or unload a model."],
@@ -45,9 +47,10 @@ const BY_WORDS = [
  * Messages that are plain already, and state what to do, are `what` alone. `where` is that of the files, if not this site.
  */
 export function explain(failure, where) {
-  const text = shorter(lastLine(String(failure?.message ?? failure)).replaceAll(/(memory:)?memory-\d+\//g, "").replaceAll(/\bmemory-\d+/g, "the model"));
-  const known = { ...KINDS, ...WHERE[where] };
   const kinds = failure?.kinds ?? [String(failure?.name)];
+  const most = kinds.includes("OtherFormatError") ? COMMAND : LONGEST;
+  const text = shorter(lastLine(String(failure?.message ?? failure)).replaceAll(/(memory:)?memory-\d+\//g, "").replaceAll(/\bmemory-\d+/g, "the model"), most);
+  const known = { ...KINDS, ...WHERE[where] };
   const kind = BY_WORDS.find(([words]) => words.test(text))?.[1] ?? kinds.find((name) => Object.hasOwn(known, name));
   if (kind === "MemoryBudgetError") return overLimit(text);
   if (!kind && !kinds.includes("InternalError") && kinds.some((name) => ["TensorCommonsError", "BootError"].includes(name))) {
@@ -86,7 +89,7 @@ function overLimit(text) {
   };
 }
 
-const shorter = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
+const shorter = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
 
 // Reduce a traceback to its last line.
 function lastLine(text) {

@@ -213,6 +213,7 @@ def test_ones_own_model_is_described_loaded_and_run(page: Tab) -> None:
     onnx = FilePayload(name="<b>m</b>.onnx", mimeType="", buffer=b"onnx")
     page.page.get_by_label("Or its files").set_input_files([config, onnx])
     expect(alert).to_contain_text("An ONNX model cannot be loaded: the weights must be in model.safetensors, or in one")
+    expect(alert).to_contain_text("Enter the name of the model that it was made from instead")
     for source, words in (
         ("a b c", "“a b c” is neither a name nor an address. A name is org/name"),
         ("http://example.com/x", "must begin with https://"),

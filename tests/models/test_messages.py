@@ -10,6 +10,8 @@ import pytest
 
 import tensorcommons as tc
 from tensorcommons.errors import DownloadError, InvalidWeights, TensorCommonsError, quoted, shown, shown_address
+from tensorcommons.hub.local_sources import MemorySource
+from tensorcommons.models.other_formats import OtherFormatError, refuse_other_formats
 from tests.cases.checkpoints import WEIGHTS, pack, sharded, tensors_of
 from tests.models.server import TINY
 
@@ -104,6 +106,76 @@ async def test_a_folder_of_another_format_is_named(file, word):
     for files in ({file: b"1"}, {file: b"1", "config.json": config}):
         with pytest.raises(InvalidWeights, match=word):
             await tc.from_pretrained(files, manager=tc.TensorSharingManager(64))
+
+
+PICKLED = {"pytorch_model.bin": b"1"}
+EXPORTED = {"onnx/model.onnx": b"1"}
+THROUGH = (
+    "python -c \"import transformers as t; t.BertModel.from_pretrained('{0}').save_pretrained('converted'); "
+    "t.AutoTokenizer.from_pretrained('{0}').save_pretrained('converted')\""
+)
+CARD = b"---\nlicense: mit\nbase_model: org/first\n---\nbase_model: org/text\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "words"),
+    [
+        (PICKLED, {}, ["save it as safetensors by", THROUGH.format("MODEL"), "with its name or folder as MODEL"]),
+        (PICKLED, {"architectures": ["x'); import os"]}, ["t.AutoModel.from_pretrained('MODEL')"]),
+        (
+            PICKLED,
+            {"_name_or_path": "org/first"},
+            [THROUGH.format("MODEL"), "; or load 'org/first', the model that it"],
+        ),
+        (
+            EXPORTED,
+            {"_name_or_path": "./local"},
+            ["load the model that it was made from (its", THROUGH.format("MODEL")],
+        ),
+        (EXPORTED, {"_name_or_path": "org/first"}, ["load 'org/first', the model", THROUGH.format("org/first")]),
+        (EXPORTED | {"README.md": CARD}, {"_name_or_path": "org/other"}, ["load 'org/first', the model"]),
+        (
+            EXPORTED | {"README.md": b'---\nbase_model:\r\n  - "org/first"\n  - org/second\n---\n'},
+            {},
+            ["load 'org/first', the model"],
+        ),
+        (EXPORTED | {"README.md": CARD[4:]}, {}, ["(its model card may name it)"]),
+        (EXPORTED | {"README.md": b"---\nbase_model: ../x/y\n---"}, {}, ["(its model card may name it)"]),
+        (EXPORTED | {"README.md": b"---\nx: " + bytes(200_000) + CARD}, {}, ["(its model card may name it)"]),
+        (
+            {"net.pt": b"1", "training_args.bin": b"1"},
+            {},
+            ["net.pt: the folder", "torch.load('MODEL', weights_only=True)"],
+        ),
+        ({"onnx/model_q4.onnx": b"1"}, {}, ["onnx/model_q4.onnx: the folder contains an ONNX model"]),
+    ],
+)
+async def test_a_folder_of_another_format_is_refused_with_a_remedy(files, fields, words):
+    config = json.loads(_folder("tiny-bert")["config.json"]) | fields
+    given = {**files, "config.json": json.dumps(config).encode()}
+    with pytest.raises(OtherFormatError) as caught:
+        await tc.from_pretrained(given, manager=tc.TensorSharingManager(64))
+    for each in words:
+        assert each in str(caught.value)
+
+
+async def test_a_folder_with_files_of_training_alone_lacks_its_weights():
+    files = {"config.json": _folder("tiny-bert")["config.json"], "training_args.bin": b"1"}
+    with pytest.raises(DownloadError, match=r"model\.safetensors"):
+        await tc.from_pretrained(files, manager=tc.TensorSharingManager(64))
+
+
+async def test_the_command_names_a_repository():
+    class Repository(MemorySource):
+        def key(self, file: str) -> str:
+            return f"https://hub.example/org/name/resolve/main/{file}"
+
+    config = json.loads(_folder("tiny-bert")["config.json"]) | {"_name_or_path": "org/name"}
+    with pytest.raises(OtherFormatError) as caught:
+        await refuse_other_formats(Repository({**PICKLED, "config.json": json.dumps(config).encode()}))
+    assert str(caught.value).endswith(
+        f'save it as safetensors by {THROUGH.format("org/name")}, and load the folder "converted"'
+    )
 
 
 async def test_a_config_without_a_model_type_and_a_file_in_place_of_a_folder(tmp_path):

@@ -340,7 +340,11 @@ function lackOf(names) {
   if (names.some(isSafetensors)) return names.includes("config.json") ? "" : `config.json is not among these files. ${whole}`;
   const alone = names.filter(isGguf).length;
   if (alone) return alone === 1 ? "" : "Choose one GGUF file: each of them is a model of its own.";
-  const other = [["An ONNX model", ".onnx"], ["A pickle of PyTorch", ".bin", ".pt", ".pth", ".ckpt"], ["A model of TensorFlow or Keras", ".h5", ".tflite", ".keras", ".pb"]]
-    .find(([, ...endings]) => has(...endings));
-  return `${other ? `${other[0]} cannot be loaded` : "These files contain no weights"}: the weights must be in model.safetensors, or in one GGUF file. ${whole}`;
+  const other = [
+    ["An ONNX model", "Enter the name of the model that it was made from instead; its model card may state it as base_model.", ".onnx"],
+    ["A pickle of PyTorch", "With transformers in Python, from_pretrained(…) reads it, and save_pretrained(…) writes model.safetensors.", ".bin", ".pt", ".pth", ".ckpt"],
+    ["A model of TensorFlow or Keras", whole, ".h5", ".tflite", ".keras", ".pb"],
+  ].find(([, , ...endings]) => has(...endings));
+  const [what, remedy] = other ? [`${other[0]} cannot be loaded`, other[1]] : ["These files contain no weights", whole];
+  return `${what}: the weights must be in model.safetensors, or in one GGUF file. ${remedy}`;
 }

@@ -47,6 +47,7 @@ from .config import architectures
 from .decoder import product_of
 from .gguf import open_gguf
 from .model import Model
+from .other_formats import refuse_other_formats
 from .prefetch import beside
 from .preprocessing import ImageProcessor
 from .quantization import quantization_of
@@ -65,14 +66,7 @@ MOST_FILES = (
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 MAX_FILES = 1_000  # weights files of a checkpoint
 MAX_NAME = 80  # characters of a file name in an index
-OTHER_KINDS = {
-    "adapter_config.json": "an adapter, not a model: load its base model",
-    "pytorch_model.bin": "a pickle, which can run any code when it is read: save the model as model.safetensors",
-    "pytorch_model.bin.index.json": "pickles, which can run any code when they are read: save the model as safetensors",
-    "onnx/model.onnx": "an ONNX model, which is not supported: save the model as model.safetensors",
-    "model.onnx": "an ONNX model, which is not supported: save the model as model.safetensors",
-    "tf_model.h5": "a TensorFlow model, which is not supported: save the model as model.safetensors",
-}
+ADAPTER_FILE = "adapter_config.json"
 
 
 async def from_pretrained(
@@ -405,9 +399,11 @@ async def _name_another_kind(source: Source) -> None:
         if is_gguf_file(file):
             name = f"{source.name}/{file.lstrip('/')}"
             raise InvalidWeights(name, "the folder contains a GGUF file: pass its own address, which ends in .gguf")
-    for file, what in OTHER_KINDS.items():
-        if await source.exists(file):
-            raise InvalidWeights(f"{source.name}/{file}", f"the folder contains {what}")
+    if await source.exists(ADAPTER_FILE):
+        raise InvalidWeights(
+            f"{source.name}/{ADAPTER_FILE}", "the folder contains an adapter, not a model: load its base model"
+        )
+    await refuse_other_formats(source)
 
 
 async def _weights(source: Source, stack: AsyncExitStack, report: Reporter, folder: str = "") -> list[WeightsFile]:
