@@ -43,7 +43,8 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
             "estimate_load",
             "LoadEstimate: new_bytes",
             "Model: __call__ compile generate stream prefill compile_generation to explain bytes_to_run weight_bytes"
-            " weight_formats unload",
+            " weight_formats load_adapter adapters adapter unload",
+            "models.adapter.Adapter: merge weight_bytes unload",
             "hub.tokenizer.Tokenizer: encode_batch encode_windows decode apply_chat_template convert_ids_to_tokens",
             "open_cache",
             "Cache: status is_on usage remove_unused clear",

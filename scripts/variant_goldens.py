@@ -327,9 +327,26 @@ def outputs(
     ``values`` returns the values of the tensor of a name and shape.
     """
     torch = importlib.import_module("torch")
+    config, shapes, model = model_of(variant, values)
+    inputs = inputs_of(name, variant)
+    found = model(**{key: torch.from_numpy(array) for key, array in inputs.items()})
+    arrays |= {f"{name}.{key}": array for key, array in inputs.items()}
+    arrays |= {f"{name}.{key}": found[key].numpy() for key in OUTPUTS if found.get(key) is not None}
+    return {"config": config, "tensors": {key: list(shape) for key, shape in shapes.items()}}
+
+
+def family_of(variant: Variant) -> str:
+    """Return the family of the variant's class."""
+    return max((name for name in MODEL_TYPES if variant.kind.startswith(name)), key=len)
+
+
+def model_of(
+    variant: Variant, values: Callable[[str, tuple[int, ...]], Any] = values_of
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]], Any]:
+    """Make the model of a variant; gives its config, the shapes of its tensors, and the model of `transformers`."""
     transformers = importlib.import_module("transformers")
     files = importlib.import_module("safetensors.numpy")
-    family = max((name for name in MODEL_TYPES if variant.kind.startswith(name)), key=len)
+    family = family_of(variant)
     config = {"model_type": MODEL_TYPES[family], "architectures": [variant.kind], **variant.config}
     config["architectures"] = [variant.kind]
     with tempfile.TemporaryDirectory() as folder:
@@ -342,6 +359,12 @@ def outputs(
         shapes = {key: shape for key, shape in sorted(shapes.items()) if key not in variant.left_out}
         files.save_file({key: values(key, shape) for key, shape in shapes.items()}, weights, {"format": "pt"})
         model = kind.from_pretrained(folder, attn_implementation="eager").eval()
+    return config, shapes, model
+
+
+def inputs_of(name: str, variant: Variant) -> dict[str, Any]:
+    """Make the inputs of a variant."""
+    family = family_of(variant)
     rng = np.random.default_rng(len(name))
     inputs: dict[str, Any] = {}
     if family in ("ViT", "DeiT", "Dinov2", "CLIPVision", "CLIP"):
@@ -363,10 +386,7 @@ def outputs(
             ]
         if family == "T5" or name == "BartForConditionalGeneration tied":
             inputs["decoder_input_ids"] = rng.integers(0, 50, (2, 7)).astype(np.int32)
-    found = model(**{key: torch.from_numpy(array) for key, array in inputs.items()})
-    arrays |= {f"{name}.{key}": array for key, array in inputs.items()}
-    arrays |= {f"{name}.{key}": found[key].numpy() for key in OUTPUTS if found.get(key) is not None}
-    return {"config": config, "tensors": {key: list(shape) for key, shape in shapes.items()}}
+    return inputs
 
 
 if __name__ == "__main__":

@@ -86,6 +86,9 @@ async def pipeline(
     as the free memory under the limit allows, estimated by planning the run. Rows of equal length run together, and
     results have the order of the inputs.
 
+    ``adapter`` is the name of an adapter of the model (:meth:`Model.load_adapter`), or a list with one for each input;
+    None is the base.
+
     An image is a uint8 array (height, width, 3), the bytes of an image file, or a canvas, ImageData or ImageBitmap;
     several images are a list.
 
@@ -132,7 +135,8 @@ def check_defaults(task: str, options: Mapping[str, Any]) -> None:
         raise TensorCommonsError(f"unknown task {quoted(task)}; tasks: {', '.join(sorted(known))}")
     if task in TASKS:
         check_size(options.get("batch_size"))
-        check_options(task, TASKS[task], {name: value for name, value in options.items() if name != "batch_size"})
+        own = {name: value for name, value in options.items() if name not in ("batch_size", "adapter")}
+        check_options(task, TASKS[task], own)
     elif options:
         raise TensorCommonsError(f"pass the options of {task} ({', '.join(options)}) to the call, not to pipeline()")
 

@@ -68,6 +68,7 @@ MODELS = (
     "loading",
     "halves",
     "quantized",
+    "adapters",
     "gguf",
     "published",
     "graph_size",

@@ -28,6 +28,7 @@ from ..ops.paging import BEFORE, NEW, PAGES, paged_append, paged_rows
 from ..shapes import Shape
 from ..sharing.storage import Storage
 from ..tensor import Tensor
+from .adapter_set import NO_ADAPTERS, AdapterSet
 from .decoder import PAGE, Decoder, KVState
 
 Tensors: TypeAlias = "dict[str, Tensor]"
@@ -79,15 +80,18 @@ LOGITS, LIKELIEST = Choice("logits"), Choice("likeliest")
 
 
 class DecodePrograms:
-    """Compiled steps of ``decoder`` over the ``weights`` of the model ``name``.
+    """Compiled steps of ``decoder`` over the ``weights`` of the model ``name``, with ``adapters``.
 
     ``last`` is the program that ran last, and the number of its calls into JavaScript.
     """
 
-    def __init__(self, name: str, decoder: Decoder, weights: Weights, device: Device) -> None:
+    def __init__(
+        self, name: str, decoder: Decoder, weights: Weights, device: Device, adapters: AdapterSet = NO_ADAPTERS
+    ) -> None:
         self._name = name
         self.decoder = decoder
         self.device = device
+        self.adapters = adapters
         self.last: tuple[Program | PartedProgram, int] | None = None
         self._weights = weights
         self._kept: dict[tuple[Any, ...], Compiled] = {}
@@ -99,13 +103,15 @@ class DecodePrograms:
             return self._symbol(Spec(shape, dtypes.int32), name)
 
         fixed: Tensors = {}
+        arguments = {name: self._symbol(spec, name) for name, spec in self.adapters.specs(1).items()}
+        weights = self.adapters.weights(self._weights, arguments)
         if self.decoder.start_token is not None:
             source = {name: given(f"source {name}", 1, 8) for name in ("input_ids", "attention_mask")}
-            fixed = self.decoder.begin(self._weights, source)
+            fixed = self.decoder.begin(weights, source)
         inputs = {"input_ids": given("input_ids", 1, 1), "table": given("table", 1, PAGES + 1)}
         pools = {name: self._symbol(spec, name, is_stored=True) for name, spec in self.pools(1).items()}
         past = KVState.paged(inputs["input_ids"], inputs["table"], pools)
-        self.decoder.step(self._weights, inputs, fixed, past)
+        self.decoder.step(weights, inputs, fixed, past)
         keys = [f"{name} {past.grown[name].node.key}" for name in sorted(past.grown)]
         return hashlib.sha256(repr((sorted(pools), keys)).encode()).hexdigest()
 
@@ -236,7 +242,7 @@ class DecodePrograms:
         inputs = dict.fromkeys(("input_ids", "attention_mask"), Spec(shape, dtypes.int32))
 
         def begun(given: Tensors, _: Tensors) -> Tensors:
-            made = self.decoder.begin(self._weights, given)
+            made = self.decoder.begin(self.adapters.weights(self._weights, given), given)
             return {name: repeat(tensor, copies, axis=0) for name, tensor in made.items()} if copies > 1 else made
 
         return await self._compile(("begin", shape, copies), inputs, {}, begun)
@@ -281,10 +287,12 @@ class DecodePrograms:
             if TOKENS in pools:
                 column = reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
                 past.grown[TOKENS] = paged_append(past.pools[TOKENS], column, table)
-            logits = self.decoder.step(self._weights, given, {name: stored[_fixed(name)] for name in fixed}, past)
+            weights = self.adapters.weights(self._weights, given)
+            logits = self.decoder.step(weights, given, {name: stored[_fixed(name)] for name in fixed}, past)
             return {"next": choice.apply(logits, given, past), **past.grown}
 
         inputs = {"table": Spec((shape[0], PAGES + count), dtypes.int32), **choice.inputs(shape[0])}
+        inputs |= self.adapters.specs(shape[0])
         stored = {**pools, **{_fixed(name): spec for name, spec in fixed.items()}}
         (stored if is_stored else inputs)["input_ids"] = Spec(shape, dtypes.int32)
         return await self._compile(key, inputs, stored, step)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from .checkpoint import Checkpoint
 from .encoder_model import EncoderModel
 from .heads import Head, Labels, by_class
-from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, vision_model
+from .vision import MODULES, ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, vision_model
 from .weight_mapping import WeightMapping
 
 CLASSES = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
@@ -32,7 +32,7 @@ def names_of(*prefixes: str) -> WeightMapping:
     """Map the names in checkpoints, after one of ``prefixes``, to the parameters."""
     return WeightMapping(
         prefixes=prefixes,
-        renamed={".attention.attention.": ".attention.self."},
+        renamed={**MODULES, ".attention.attention.": ".attention.self."},
         ignored=(r"embeddings\.mask_token",),
     )
 

@@ -30,6 +30,8 @@ from ..sharing.contract import Movable
 from ..sharing.manager import TensorSharingManager
 from ..sharing.run_account import GenerationAccount
 from ..tensor import Tensor
+from .adapter import Chosen
+from .adapter_set import AdapterSet
 from .batch import MOST_STEPS, READ_EVERY, Batch, Request
 from .decode_programs import LIKELIEST, LOGITS, Arrays, Choice, DecodePrograms, Specs, Tensors
 from .decoder import PAGE, Decoder
@@ -49,16 +51,16 @@ class Generator(Movable, Protocol):
 
     manager: TensorSharingManager
 
-    def batch(self) -> Batch:
-        """Return the model's generations on its current device."""
+    def batch(self, adapters: AdapterSet | None = None) -> Batch:
+        """Return the model's generations on its current device, with these adapters."""
 
 
 class GenerationSession:
     """One generation. ``tokens`` are all tokens so far (batch, sequence): the prompts and the new tokens.
 
     Each prompt has :attr:`Options.copies` consecutive rows. ``finished`` marks the rows that have ended,
-    which are continued with padding tokens. A padding token outside the vocabulary is an error when a row needs it, or
-    at once with ``checks_padding``.
+    which are continued with padding tokens. ``adapters`` returns those of so many prompts. A padding token outside the
+    vocabulary is an error when a row needs it, or at once with ``checks_padding``.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class GenerationSession:
         options: Options,
         decode: Decode | None = None,
         *,
+        adapters: Callable[[int], Chosen | None] = lambda rows: None,
         checks_padding: bool = False,
     ) -> None:
         if options.stop_strings and decode is None:
@@ -77,10 +80,16 @@ class GenerationSession:
         self.options = options
         self._model = model
         self._decoder = decoder
-        self._batch = model.batch()
+        prompts, mask = _prompts(ids, attention_mask, decoder.vocab_size)
+        chosen = adapters(len(prompts))
+        self._adapters = chosen and chosen.repeated(options.copies)
+        if self._slots and decoder.start_token is not None:
+            raise TensorCommonsError(
+                f"{model.name}: an encoder-decoder generates with one adapter for all rows: generate for each by itself"
+            )
+        self._batch = self._current()
         self._pool = self._batch.pool
         self._decode = decode
-        prompts, mask = _prompts(ids, attention_mask, decoder.vocab_size)
         self._source: dict[str, Ids] = {}
         if decoder.start_token is not None:
             self._source = {"input_ids": _padded(prompts), "attention_mask": _padded(mask)}
@@ -183,6 +192,23 @@ class GenerationSession:
         return self._batch.steps
 
     @property
+    def _slots(self) -> Sequence[int]:
+        """The number of each row's adapter; empty if there is one for all rows, or none."""
+        return self._adapters.slots if self._adapters else ()
+
+    def _current(self) -> Batch:
+        """Return the generations of the model with the adapters on its current device."""
+        return self._model.batch(self._adapters.adapters if self._adapters else None)
+
+    def _of_rows(self, rows: Sequence[int]) -> Arrays:
+        """Return the arguments that select the adapters of these rows."""
+        return self._steps.adapters.arrays([self._slots[row] for row in rows]) if self._slots else {}
+
+    def _inputs(self, choice: Choice, width: int) -> Arrays:
+        """Return the arguments of a step of all rows, beside the tokens and the pages."""
+        return {**self._sampler.inputs(choice, width), **self._of_rows(range(len(self._slots)))}
+
+    @property
     def _account(self) -> GenerationAccount:
         return self._model.manager.account.generation
 
@@ -267,7 +293,7 @@ class GenerationSession:
             self.tokens[:, -1],
             self._missing(),
             choice,
-            lambda ahead: self._sampler.inputs(choice, width + ahead),
+            lambda ahead: self._inputs(choice, width + ahead),
             self.longest - width,
         )
         values = self._take(await self._batch.step(request))
@@ -334,7 +360,7 @@ class GenerationSession:
 
     async def _begin(self) -> None:
         """Begin the texts, again if the model moved, its weights changed, or keys and values were lost."""
-        batch = self._model.batch()
+        batch = self._current()
         if self._texts and (batch, batch.pool, batch.pool.check()) == (self._batch, self._pool, self._texts[0].losses):
             return
         self.close()
@@ -342,6 +368,7 @@ class GenerationSession:
         rows = range(len(self.tokens))
         copies = self.options.copies
         sources = [b"".join(array[row // copies].tobytes() for array in self._source.values()) for row in rows]
+        sources = [b"adapter %d" % slot for slot in self._slots] or sources
         self._texts = [Text(source, self._expected) for source in sources]
         if self._source:
             self._fixed = await self._steps.begin(self._source, copies)
@@ -367,13 +394,15 @@ class GenerationSession:
     async def _share(self, rows: range) -> None:
         """Compute the keys and values of tokens that the texts of ``rows`` begin with in the first of them alone."""
         tokens, pool = self._text(rows[0]), self._pool
-        common = 0 if self._source or len(rows) == 1 else self._common(rows)
+        is_alike = len(rows) > 1 and not self._source and len({self._texts[row].source for row in rows}) == 1
+        common = self._common(rows) if is_alike else 0
         first = self._texts[rows[0]]
         if common <= max(self._texts[row].filled for row in rows):
             return
         while first.filled < common:
             ids = tokens[None, first.filled : min(first.filled + self._steps.longest, common)]
-            await self._extend(_padded(ids, _width(ids.shape[1])), [first], [ids.shape[1]], {}, LOGITS)
+            inputs = self._of_rows(rows[:1] if self._slots else ())
+            await self._extend(_padded(ids, _width(ids.shape[1])), [first], [ids.shape[1]], inputs, LOGITS)
         pool.know(first, tokens)
         for row in rows[1:]:
             self._find(row)
@@ -396,7 +425,7 @@ class GenerationSession:
             ids = np.zeros((len(counts), _width(max(counts))), np.int32)
             for row, (text, count) in enumerate(zip(self._texts, counts, strict=True)):
                 ids[row, :count] = self._text(row)[text.filled : text.filled + count]
-            inputs = self._sampler.inputs(self._choice, self.tokens.shape[1])
+            inputs = self._inputs(self._choice, self.tokens.shape[1])
             answer = await self._extend(ids, self._texts, counts, inputs, self._choice)
             for row, text in enumerate(self._texts):
                 self._pool.know(text, self._text(row))
@@ -414,7 +443,7 @@ class GenerationSession:
         Returns the last token, and the tokens of all steps; of a single step, both are its token.
         """
         choice, counts = self._choice, [int(not ended) for ended in self.finished]
-        inputs = [self._sampler.inputs(choice, self.tokens.shape[1] + done + i) for i in range(count)]
+        inputs = [self._inputs(choice, self.tokens.shape[1] + done + i) for i in range(count)]
         if count > 1 and self._steps.runs_several:
             try:
                 return await self._pool.extend_by(self._steps, token, self._texts, counts, inputs, self._fixed, choice)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,18 @@ from ..backends.select import Decision
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
 from ..graph.needs import Need, bytes_to_run, least_need
 from ..graph.node import Node
-from ..graph.traces import Traces
+from ..graph.traces import Arguments, Traces
+from ..hub.open_cache import CacheSpec
 from ..hub.tokenizer import Tokenizer
-from ..nn import Weights
+from ..nn import Param, Weight, Weights
 from ..shapes import Shape
 from ..sharing.contract import Request
 from ..sharing.manager import TensorSharingManager
 from ..tensor import Tensor
+from .adapter import Adapter, adapter_of, held_name
+from .adapter import chosen as chosen_adapters
+from .adapter_loading import load_adapter
+from .adapter_set import AdapterSet
 from .architecture import Architecture, Prepared, arguments_of, example_inputs, precision_on
 from .batch import Batch
 from .beam_session import BeamSession
@@ -36,8 +42,21 @@ from .generation import GenerationSession, complete, stream
 from .generation_options import Options
 from .preprocessing import ImageProcessor
 from .sentence import SentenceUse
+from .weight_loader import Progress
+
+MOST_SETS = 64  # sets of adapters for which traces and programs are kept
+RELATED = 2  # sets used last, whose calls may reuse what other calls of the model compute
 
 logger = logging.getLogger("tensorcommons")
+
+
+@dataclass
+class Adapted:
+    """What a model keeps for calls with one set of ``adapters``: their traces, and generations."""
+
+    adapters: AdapterSet
+    traces: Traces
+    batch: Batch | None = None
 
 
 class Model:
@@ -97,21 +116,24 @@ class Model:
         self.why_no_tokenizer = "it was loaded without one"
         self.use = SentenceUse()
         self._warned: set[str] = set()
+        self._adapters: dict[str, Adapter] = {}
+        self._adapted: dict[tuple[Any, ...], Adapted] = {}
         manager.attach(self)
 
     @property
     def specs(self) -> dict[str, Spec]:
-        """Shape and dtype of each weight on the device, by name; empty after :meth:`unload`."""
+        """Shape and dtype of each weight on the device, by name, with those of adapters; none after :meth:`unload`."""
         specs = {param.name: weight.data.spec for param, weight in self._weights.items()}
         for param, weight in self._weights.items():
             if weight.order is not None:
                 specs[f"{param.name}.order"] = weight.order.spec
-        return specs
+        return specs | {name: spec for adapter in self._adapters.values() for name, spec in adapter.specs.items()}
 
     @property
     def stored_specs(self) -> dict[str, Spec]:
         """See ``sharing.contract.Movable``."""
-        return {name: spec for name, spec in self._stored.items() if not self.is_unloaded}
+        own = {name: spec for name, spec in self._stored.items() if not self.is_unloaded}
+        return own | {name: spec for adapter in self._adapters.values() for name, spec in adapter.specs.items()}
 
     @property
     def product(self) -> str:
@@ -137,10 +159,12 @@ class Model:
         For text: ``input_ids``, ``attention_mask`` and others, int (batch, sequence). For images: ``pixel_values``,
         float (batch, 3, height, width). ``outputs`` names the outputs to compute, by default those of the same model in
         `transformers`. They are tensors, such as "last_hidden_state" (batch, sequence, hidden) and "logits", which
-        stay on the device until they are read.
+        stay on the device until they are read. ``adapter`` is the name of a loaded adapter, or a list of one for each
+        row of the batch; None, the default, is the base.
 
         Raises:
-            TensorCommonsError: an input is missing or unknown, or has values outside the model's range.
+            TensorCommonsError: an input is missing or unknown, or has values outside the model's range; or an adapter
+                is unknown.
             ShapeMismatch: shapes are inconsistent, or exceed the model's maximum length.
             TensorReleased: the model was unloaded.
             MemoryBudgetError: the run does not fit.
@@ -176,8 +200,127 @@ class Model:
             order = weights.get(f"{param.name}.order", weight.order) if weight.order is not None else None
             precision = precision_on(self.device, self.precision)
             self._weights[param] = replace(weight, data=data, precision=precision, order=order)
+        for adapter in self._adapters.values():
+            adapter.moved(weights)
         self.traces = self._new_traces()
         self._batch = None
+        self._adapted.clear()
+
+    # --- adapters ---
+
+    async def load_adapter(
+        self,
+        source: str | bytes | Mapping[str, bytes],
+        adapter_name: str | None = None,
+        *,
+        progress_callback: Progress | None = None,
+        cache: CacheSpec = "auto",
+        token: str | None = None,
+    ) -> Adapter:
+        """Load a LoRA adapter in PEFT's layout: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+        ``source``, ``progress_callback``, ``cache`` and ``token`` are those of :func:`from_pretrained`.
+        ``adapter_name`` selects the adapter in calls; the default is the name of the folder. The model's own weights
+        do not change. After an error or a cancellation nothing of the adapter stays.
+
+        Raises:
+            InvalidWeights: a file is damaged, does not fit the model, or has settings that are not supported.
+            DownloadError: a file is missing or its connection broke.
+            MemoryBudgetError: its weights do not fit under the limit.
+            TensorCommonsError: another adapter of the model has the name.
+            TensorReleased: the model was unloaded.
+
+        >>> import json
+        >>> module, rng = "base_model.model.encoder.layer.5.output.dense", np.random.default_rng(1)
+        >>> down, up = (rng.normal(size=shape).astype(np.float32) for shape in ((4, 1536), (384, 4)))
+        >>> table = {
+        ...     f"{module}.lora_A.weight": {"dtype": "F32", "shape": [4, 1536], "data_offsets": [0, 24576]},
+        ...     f"{module}.lora_B.weight": {"dtype": "F32", "shape": [384, 4], "data_offsets": [24576, 30720]},
+        ... }
+        >>> header = json.dumps(table).encode()
+        >>> config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["output.dense"]}
+        >>> files = {
+        ...     "adapter_config.json": json.dumps(config).encode(),
+        ...     "adapter_model.safetensors": len(header).to_bytes(8, "little") + header + down.tobytes() + up.tobytes(),
+        ... }
+        >>> manager = tc.TensorSharingManager(max_memory_mb=256)
+        >>> model = await tc.from_pretrained("./models/all-MiniLM-L6-v2", manager=manager)
+        >>> adapter = await model.load_adapter(files, "fr")
+        >>> model.adapters, model.adapter("fr") is adapter
+        (['fr'], True)
+        >>> outputs = await model(input_ids=np.array([[101, 1996, 4937, 102]] * 2), adapter=["fr", None])
+        >>> outputs["last_hidden_state"].shape
+        (2, 4, 384)
+        >>> adapter.unload()
+        >>> manager.close()
+        """
+        self._check_loaded()
+        return await load_adapter(self, source, adapter_name, progress_callback, cache, token)
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the loaded adapters, in the order in which they were loaded."""
+        return list(self._adapters)
+
+    def adapter(self, name: str) -> Adapter:
+        """Return a loaded adapter. Raises TensorCommonsError if the model has none of that name."""
+        return adapter_of(self, name)
+
+    def loaded_adapters(self) -> list[Adapter]:
+        """Return the loaded adapters, in the order in which they were loaded."""
+        return list(self._adapters.values())
+
+    def add_adapter(self, adapter: Adapter) -> None:
+        """Take a loaded adapter."""
+        self._adapters[adapter.name] = adapter
+
+    def forget_adapter(self, adapter: Adapter) -> None:
+        """Drop what was compiled for an adapter, and release its weights."""
+        del self._adapters[adapter.name]
+        for key in [key for key in self._adapted if adapter.name in key[1:]]:
+            del self._adapted[key]
+            self.manager.runner.forget(self.name, key)
+        held = self.manager.registry.held_by(self.name)
+        prefix = held_name(adapter.name, "")
+        self.manager.release_tensors(self.name, [name for name in held if name.startswith(prefix)])
+
+    def present_specs(self) -> dict[Param, Spec]:
+        """Return the specs of the base's weights on the device."""
+        return {param: weight.data.spec for param, weight in self._weights.items()}
+
+    def weights(self) -> dict[Param, Weight]:
+        """Return a copy of the table of the base's weights."""
+        return dict(self._weights)
+
+    def with_weights(self, name: str, device: Device, weights: Mapping[Param, Weight]) -> Model:
+        """Return a model of another name that differs in its weights, which it holds."""
+        stored = dict(self._stored)
+        for param, weight in weights.items():
+            if weight.data is not self._weights[param].data:
+                stored[param.name] = weight.data.spec
+                stored.pop(f"{param.name}.order", None)
+        shared = self.manager, self.tokenizer, self.why, self.processor, self.precision
+        model = Model(name, self.architecture, weights, stored, device, *shared)
+        model.use, model.why_no_tokenizer = self.use, self.why_no_tokenizer
+        return model
+
+    def _adapted_by(self, found: AdapterSet) -> Adapted:
+        """Return what is kept for calls with a set of adapters."""
+        key = found.key
+        if key not in self._adapted:
+            while len(self._adapted) >= MOST_SETS:
+                oldest = next(iter(self._adapted))
+                del self._adapted[oldest]
+                self.manager.runner.forget(self.name, oldest)
+            self._adapted[key] = Adapted(found, self._new_traces(found))
+            self.manager.runner.loaded()  # runs of others keep what it can use
+        kept = self._adapted[key] = self._adapted.pop(key)  # the last one used is the last one
+        return kept
+
+    @property
+    def related_traces(self) -> list[Traces]:
+        """See ``sharing.contract.Movable``."""
+        return [self.traces, *(each.traces for each in list(self._adapted.values())[-RELATED:])]
 
     async def generate(
         self,
@@ -185,6 +328,7 @@ class Model:
         attention_mask: Any = None,
         *,
         on_token: Callable[[Any], None] | None = None,
+        adapter: Any = None,
         **options: Any,
     ) -> Any:
         """Continue the prompts ``input_ids`` (batch, sequence) and return all tokens, (batch, sequence + new) int32.
@@ -194,7 +338,8 @@ class Model:
         :class:`~tensorcommons.models.generation_options.Options`; they override the model's own
         (``generation_config.json``, or ``config.json`` if that is missing). With ``num_return_sequences`` n, each
         prompt has n consecutive rows, with ``num_beams`` its best texts, the best one first. ``on_token`` gets the
-        tokens (batch,) of each step; with beams it is refused.
+        tokens (batch,) of each step; with beams it is refused. ``adapter`` is the name of a loaded adapter, or a list
+        of one for each prompt; None is the base.
 
         With ``output_logprobs=True`` the result is a pair: the tokens, and the logarithms of the probabilities of the
         new ones, (batch, new) float32, after all processors and filters, NaN for padding. ``on_token`` then gets pairs.
@@ -219,12 +364,14 @@ class Model:
         >>> manager.close()
         """
         check_listener("on_token", on_token)
-        session = self._session(input_ids, attention_mask, options)
+        session = self._session(input_ids, attention_mask, options, adapter)
         if on_token is not None:
             session.check_streaming()
         return await complete(session, on_token)
 
-    def stream(self, input_ids: Any, attention_mask: Any = None, **options: Any) -> AsyncIterator[Any]:
+    def stream(
+        self, input_ids: Any, attention_mask: Any = None, *, adapter: Any = None, **options: Any
+    ) -> AsyncIterator[Any]:
         """Generate as :meth:`generate` does, as an iterator over the tokens (batch,) of each step.
 
         With ``output_logprobs=True`` it yields pairs of the tokens and their log-probabilities. Several beams
@@ -232,11 +379,11 @@ class Model:
 
         Closing the iterator, or cancelling the loop, frees the memory of the generation.
         """
-        session = self._session(input_ids, attention_mask, options)
+        session = self._session(input_ids, attention_mask, options, adapter)
         session.check_streaming()
         return stream(session)
 
-    async def prefill(self, input_ids: Any, attention_mask: Any = None) -> None:
+    async def prefill(self, input_ids: Any, attention_mask: Any = None, *, adapter: Any = None) -> None:
         """Compute keys and values of prompts (batch, sequence) ahead, so that texts that begin with them begin sooner.
 
         They are kept as those of every text are, 16 tokens at a time, while nothing else needs their memory. Raises the
@@ -251,7 +398,7 @@ class Model:
         32
         >>> manager.close()
         """
-        session = self._session(input_ids, attention_mask, {"max_new_tokens": 1})
+        session = self._session(input_ids, attention_mask, {"max_new_tokens": 1}, adapter)
         try:
             await session.prefill()
         finally:
@@ -261,6 +408,8 @@ class Model:
         self,
         shapes: Iterable[Shape],
         progress_callback: Callable[[int, int], None] | None = None,
+        *,
+        adapter: Any = None,
         **options: Any,
     ) -> None:
         """Compile the programs of :meth:`generate` for prompts of these shapes (batch, sequence) and these ``options``.
@@ -270,32 +419,54 @@ class Model:
         """
         check_listener("progress_callback", progress_callback)
         for shape in map(_checked_shape, shapes):
-            session = self._session(np.zeros(shape, np.int32), None, options)
+            session = self._session(np.zeros(shape, np.int32), None, options, adapter)
             await session.compile(progress_callback or (lambda done, total: None))
 
-    def _session(self, input_ids: Any, attention_mask: Any, options: Mapping[str, Any]) -> GenerationSession:
+    def _session(
+        self, input_ids: Any, attention_mask: Any, options: Mapping[str, Any], adapter: Any
+    ) -> GenerationSession:
         if not isinstance(self.architecture, Decoder):
             raise TensorCommonsError(f"{self.name} ({self.architecture.model_type}) does not generate text")
         chosen = Options.of(self.architecture.generation, options)
         decode = self.tokenizer.decode if self.tokenizer is not None else None
         checks = options.get("pad_token_id") is not None
         kind = BeamSession if chosen.num_beams > 1 else GenerationSession
-        return kind(self, self.architecture, input_ids, attention_mask, chosen, decode, checks_padding=checks)
-
-    def batch(self) -> Batch:
-        """Return the generations on the current device. Raises TensorReleased after :meth:`unload`."""
         self._check_loaded()
-        if self._batch is None:
-            assert isinstance(self.architecture, Decoder)
-            weights = dict(self._weights)  # a copy: a move changes the model's own table
-            self._batch = Batch(DecodePrograms(self.name, self.architecture, weights, self.device))
-        return self._batch
+        return kind(
+            *(self, self.architecture, input_ids, attention_mask, chosen, decode),
+            adapters=partial(chosen_adapters, self, adapter),
+            checks_padding=checks,
+        )
+
+    def batch(self, adapters: AdapterSet | None = None) -> Batch:
+        """Return the generations on the current device, of the base or with these adapters.
+
+        Raises TensorReleased after :meth:`unload`, and if one of the adapters was unloaded.
+        """
+        self._check_loaded()
+        assert isinstance(self.architecture, Decoder)
+        if adapters is None:
+            if self._batch is None:
+                weights = dict(self._weights)  # a copy: a move changes the model's own table
+                self._batch = Batch(DecodePrograms(self.name, self.architecture, weights, self.device))
+            return self._batch
+        if gone := [each.name for each in adapters.adapters if self._adapters.get(each.name) is not each]:
+            raise TensorReleased(f"adapter {gone[0]} was unloaded; load it again with load_adapter()")
+        kept = self._adapted_by(adapters)
+        if kept.batch is None:
+            weights = dict(self._weights)
+            kept.batch = Batch(DecodePrograms(self.name, self.architecture, weights, self.device, kept.adapters))
+        return kept.batch
 
     def unload(self) -> None:
         """Release the model's weights; those that other models hold stay on the device. Safe to call twice."""
         if not self.is_unloaded:
             self.is_unloaded = True
             self._weights.clear()
+            for adapter in self._adapters.values():
+                adapter.closed()
+            self._adapters.clear()
+            self._adapted.clear()
             self.traces = self._new_traces()
             self._batch = None
             self.tokenizer = None
@@ -317,13 +488,23 @@ class Model:
                 f"{self.name} has no output {quoted(missing or asked)}; outputs: {', '.join(known)}"
             )
         self._check_loaded()
+        inputs = dict(inputs)
+        adapter = inputs.pop("adapter", None)
         objects = [(name, id(value)) for name, value in inputs.items()]
         alike = () if once is None else (self.architecture.inputs, *objects)  # a lone call hashes nothing
         once = {} if once is None else once
         prepared: Prepared = once.get(alike) or once.setdefault(alike, self._prepare(inputs))
-        shapes = prepared.shapes
-        trace = self.traces.of(arguments_of(shapes), wanted)
-        return Request(self.name, (wanted, shapes), trace, prepared.arrays, wanted, prepared.cuts)
+        shapes, arrays = prepared.shapes, prepared.arrays
+        adapters = None if adapter is None else chosen_adapters(self, adapter, len(next(iter(arrays.values()))))
+        if adapters is None:
+            trace = self.traces.of(arguments_of(shapes), wanted)
+            return Request(self.name, (wanted, shapes), trace, arrays, wanted, prepared.cuts)
+        kept = self._adapted_by(adapters.adapters)
+        arguments = (*arguments_of(shapes), *kept.adapters.specs(len(adapters.slots)).items())
+        arrays = arrays | kept.adapters.arrays(adapters.slots)
+        trace = kept.traces.of(arguments, wanted)
+        key = wanted, shapes, kept.adapters.key
+        return Request(self.name, key, trace, arrays, wanted, prepared.cuts)
 
     def bytes_to_run(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None) -> int:
         """Return the planned device bytes of a run of ``inputs``, without the weights.
@@ -383,15 +564,21 @@ class Model:
             await self.manager.compile_together([(self, inputs)], [outputs])
             report(done, len(todo))
 
-    def _new_traces(self) -> Traces:
-        """Create traces over the weights on the current device."""
+    def _new_traces(self, adapters: AdapterSet | None = None) -> Traces:
+        """Create traces over the weights on the current device, with those of ``adapters``."""
         architecture, weights, device = self.architecture, dict(self._weights), self.device
 
         def forward(arguments: Mapping[str, Node]) -> Mapping[str, Node]:
             given = {name: Tensor.symbolic(node, device) for name, node in arguments.items()}
-            return {name: tensor.node for name, tensor in architecture.forward(weights, given).items()}
+            used = weights if adapters is None else adapters.weights(weights, given)
+            return {name: tensor.node for name, tensor in architecture.forward(used, given).items()}
 
-        return Traces(device, forward, lambda: arguments_of(example_inputs(architecture).shapes))
+        def example() -> Arguments:
+            shapes = example_inputs(architecture).shapes
+            more = {} if adapters is None else adapters.specs(shapes[0][1][0])
+            return (*arguments_of(shapes), *more.items())
+
+        return Traces(device, forward, example)
 
     def _check_loaded(self) -> None:
         if self.is_unloaded:

@@ -22,6 +22,14 @@ from .heads import Head, Labels
 from .image import ImageInputs
 from .weight_mapping import WeightMapping
 
+#: Names of the layers of attention in `transformers` 5, which adapters use; those of checkpoints are older.
+MODULES = {
+    ".attention.q_proj.": ".attention.self.query.",
+    ".attention.k_proj.": ".attention.self.key.",
+    ".attention.v_proj.": ".attention.self.value.",
+    ".attention.o_proj.": ".attention.output.dense.",
+}
+
 
 @dataclass(frozen=True)
 class VisionConfig:

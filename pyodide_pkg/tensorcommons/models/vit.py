@@ -10,10 +10,12 @@ from ..nn import Linear
 from .checkpoint import Checkpoint
 from .encoder_model import EncoderModel
 from .heads import Head, Labels, by_class
-from .vision import ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, vision_model
+from .vision import MODULES, ImageClassification, ImageFeatures, VisionConfig, VisionEncoder, vision_model
 from .weight_mapping import WeightMapping
 
 RENAMED = {
+    "layers.": "encoder.layer.",  # modules of `transformers` 5, which adapters name
+    **MODULES,
     ".attention.attention.": ".attention.self.",
     ".attention.output.dense.": ".attention.out.",  # protect it from the next rule
     ".output.dense.": ".mlp.fc2.",

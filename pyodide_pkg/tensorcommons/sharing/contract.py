@@ -19,13 +19,13 @@ from ..tensor import Tensor
 class Request:
     """One call of a model: all that a run needs of it.
 
-    ``key`` is equal for requests of one model that compute the same. ``trace`` is what to compute, under the model's
-    own names of its arguments, and ``arrays`` are the arguments by these names. ``outputs`` names the results; ``cuts``
-    are slices, by output, that remove the rows of padding.
+    ``key`` is equal for requests of one model that compute the same: outputs, shapes, and the adapters, if any.
+    ``trace`` is what to compute, under the model's own names of its arguments, and ``arrays`` are the arguments by
+    these names. ``outputs`` names the results; ``cuts`` are slices, by output, that remove the rows of padding.
     """
 
     model: str
-    key: Hashable
+    key: tuple[Hashable, ...]
     trace: Trace
     arrays: Mapping[str, np.ndarray[Any, Any]]
     outputs: tuple[str, ...]
@@ -59,6 +59,10 @@ class Movable(Protocol):
 
         Raises ShapeMismatch for inputs that the model cannot take.
         """
+
+    @property
+    def related_traces(self) -> Sequence[Traces]:
+        """Traces of its calls, without and with adapters: runs keep what any of them computes, too."""
 
     def unload(self) -> None:
         """Release its weights. Safe to call twice."""

@@ -6,7 +6,8 @@ It manages storages, identities and holders, and runs the requests of models; it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary
@@ -181,6 +182,41 @@ class TensorSharingManager(Accounts):
         self.check_open()
         if model.name not in self.models or model.is_unloaded:
             raise TensorReleased(f"{model.name} was unloaded while it was moving; load it again with from_pretrained()")
+
+    @asynccontextmanager
+    async def settled(self) -> AsyncIterator[None]:
+        """Wait until no model moves; none does in the block."""
+        async with self._moving:
+            self.check_open()
+            yield
+
+    @asynccontextmanager
+    async def adopting(self, model: Movable, holder: str) -> AsyncIterator[bool]:
+        """Have ``model`` hold what ``holder`` does, after the block, which must not wait.
+
+        Yields False, and does nothing, if what ``holder`` has is not on the model's device. Raises TensorReleased if
+        either was released.
+        """
+        async with self.settled():
+            self._check_loaded(model)
+            if holder not in self.models:
+                raise TensorReleased(f"the tensors of {holder} were released while it was loading")
+            is_there = self.models[holder] is model.device
+            yield is_there
+            if is_there:
+                for name, entry in self.registry.held_by(holder).items():
+                    entry.hold(model.name, name)
+
+    def release_tensors(self, model: str, names: Iterable[str]) -> None:
+        """End the holds of ``model`` under these ``names``; weights without another holder are freed."""
+        held = self.registry.held_by(model)
+        for name in names:
+            if name in held:
+                held[name].release(model, name)
+                self.registry.drop_if_unused(held[name])
+        for device in self.devices.opened:
+            device.drop_programs()
+        self.changed()
 
     def release_model_tensors(self, model_name: str) -> int:
         """End every hold of ``model_name``: weights, tensors and views. Return how many ended.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,10 +79,15 @@ class Runner:
         """Note that a model was loaded: runs of others keep what it could reuse."""
         self._loads += 1
 
-    def forget(self, model: str) -> None:
-        """Drop what was compiled for ``model``."""
-        self._account.forget([model])
-        self._prepared = {key: run for key, run in self._prepared.items() if all(part[0] != model for part in key)}
+    def forget(self, model: str, adapters: Hashable = None) -> None:
+        """Drop what was compiled for ``model``, or for its calls with these ``adapters`` alone."""
+        if adapters is None:
+            self._account.forget([model])
+
+        def is_of(part: Sequence[Any]) -> bool:
+            return part[0] == model and (adapters is None or part[1][2:] == (adapters,))
+
+        self._prepared = {key: run for key, run in self._prepared.items() if not any(map(is_of, key))}
         self._activations.sweep()
 
     async def run(self, device: Device, requests: Callable[[], Sequence[Request]]) -> list[dict[str, Tensor]]:
@@ -193,10 +198,10 @@ class Runner:
         specs = tuple([(name, Spec(a.shape, as_dtype(a.dtype))) for name, a in request.arrays.items()])
         for name in sorted(related):
             model = self._models.get(name)
-            if model is not None and model.device is device:
+            for traces in model.related_traces if model is not None and model.device is device else ():
                 trace = None
                 with suppress(TensorCommonsError):  # it cannot take these arguments
-                    trace = model.traces.of_equal(specs)
+                    trace = traces.of_equal(specs)
                 if trace is not None:
                     yield trace
 

@@ -75,7 +75,10 @@ def _one_by_one(model: Model) -> bool:
 async def _fitting(model: Model, rows: Rows, outputs: Sequence[str], row: int, together: int) -> int:
     """Return the number of rows as long as ``row`` that fit into a run: a power of two, at least 1."""
     ((_, inputs), *_) = await rows.take([row])
-    twice = {name: np.concatenate([array, array]) for name, array in inputs.items()}
+    twice = {
+        name: np.concatenate([value, value]) if isinstance(value, np.ndarray) else [*value, *value]
+        for name, value in inputs.items()
+    }
     memory = model.manager.residency
     idle = sum(each.idle_scratch_bytes + each.backend.constant_bytes for each in memory.devices)
     spare = memory.free_bytes() + memory.cached_bytes + idle

@@ -32,10 +32,17 @@ class Conversation:
     >>> manager.close()
     """
 
-    def __init__(self, answer: Answer, messages: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        messages: Sequence[Mapping[str, Any]],
+        template: Mapping[str, Any],
+        adapter: Any = None,
+    ) -> None:
         self.messages: list[dict[str, Any]] = deepcopy([dict(message) for message in messages])
         self._answer = answer
         self._template = dict(template)
+        self._adapter = adapter
         self._is_answering = self._is_closed = False
 
     def __repr__(self) -> str:
@@ -45,8 +52,9 @@ class Conversation:
         """Append ``message``, a text of the user or a message with a role, and yield the answer in pieces.
 
         ``options`` are those of ``model.generate``, except ``num_beams`` and ``num_return_sequences`` above 1 and
-        ``output_logprobs``. Closing the iterator ends the answer: ``messages`` then has the message and the part of the
-        answer that was generated. If there is none yet, closing or an error leaves ``messages`` unchanged.
+        ``output_logprobs``; ``adapter`` is by default that of the conversation. Closing the iterator ends the answer:
+        ``messages`` then has the message and the part of the answer that was generated. If there is none yet, closing
+        or an error leaves ``messages`` unchanged.
 
         Raises:
             TensorCommonsError: the conversation was closed, or an answer is under way.
@@ -61,6 +69,7 @@ class Conversation:
         asked = {"role": "user", "content": message} if isinstance(message, str) else dict(message)
         self._is_answering, pieces, is_done = True, list[str](), False
         try:
+            options = {"adapter": self._adapter, **options}
             async with aclosing(self._answer([*self.messages, asked], **self._template, **options)) as arriving:
                 async for piece in arriving:
                     pieces.append(piece)
@@ -80,7 +89,7 @@ class Conversation:
         if self._is_closed or self._is_answering:
             state = "was closed" if self._is_closed else "is being answered"
             raise TensorCommonsError(f"the conversation {state}, so it cannot be forked")
-        return Conversation(self._answer, self.messages, self._template)
+        return Conversation(self._answer, self.messages, self._template, self._adapter)
 
     def close(self) -> None:
         """End the conversation: :meth:`send` and :meth:`fork` raise from now on. Safe to call twice.

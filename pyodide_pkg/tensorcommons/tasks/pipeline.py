@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..errors import MemoryBudgetError, TensorCommonsError
 from ..models.model import Model
 from ..tensor import read_together
 from . import TASKS, check_options
+from .adapters import adapted_rows
 from .base import Job
 from .batches import batches, check_size
 
@@ -59,9 +60,11 @@ class Pipeline:
         if self.task not in TASKS:
             raise TensorCommonsError(f"{self.task} cannot run together with other pipelines: call it on its own")
         task, chosen = TASKS[self.task], {**self.options, **(options or {})}
-        size = check_size(chosen.pop("batch_size", None))
+        size, adapter = check_size(chosen.pop("batch_size", None)), chosen.pop("adapter", None)
         check_options(self.task, task, chosen)
         job = await task(self.model, inputs, **chosen)
+        if adapter is not None:
+            job = replace(job, rows=adapted_rows(job.rows, inputs, adapter))
         return TaskCall(self.model, job, await batches(self.model, job.rows, job.outputs, size, together), bool(size))
 
     def close(self) -> None:

@@ -130,10 +130,13 @@ class TextGeneration(Pipeline):
         finally:
             await steps.aclose()
 
-    async def conversation(self, messages: Sequence[Mapping[str, Any]] = (), **template: Any) -> Conversation:
+    async def conversation(
+        self, messages: Sequence[Mapping[str, Any]] = (), *, adapter: Any = None, **template: Any
+    ) -> Conversation:
         """Begin a chat after ``messages``, whose keys and values are computed now; see :class:`Conversation`.
 
-        ``template`` are options of the chat template for every message (``tools``, ``documents`` and so on).
+        ``adapter`` is the name of the adapter that answers; None is the base. ``template`` are options of the chat
+        template for every message (``tools``, ``documents`` and so on).
 
         Raises:
             TensorCommonsError: a message has no role or content, the model has no chat template, the task is not
@@ -157,8 +160,8 @@ class TextGeneration(Pipeline):
         if begun:
             chat = {**template, "continue_final_message": False}
             text = self._rendered(begun, chat, prompts=False)
-            await self.model.prefill([self._encoded(text)])
-        return Conversation(self.stream, begun, template)
+            await self.model.prefill([self._encoded(text)], adapter=adapter)
+        return Conversation(self.stream, begun, template, adapter)
 
     @property
     def _answers(self) -> bool:
