@@ -144,7 +144,8 @@ def check_defaults(task: str, options: Mapping[str, Any]) -> None:
 def _check_is_asked_as_loaded(
     model: Model, *, device: str | Device, dtype: str | None, precision: str, cache: CacheSpec, token: str | None
 ) -> None:
-    others = {"dtype": dtype not in (None, "float32"), "cache": cache != "auto", "token": token is not None}
+    is_float32 = dtype == "float32" and set(model.weight_formats) <= {"float32"}
+    others = {"dtype": dtype is not None and not is_float32, "cache": cache != "auto", "token": token is not None}
     check_precision(precision)
     others["precision"] = precision not in ("fast", model.precision)
     others["device"] = device not in ("auto", model.device.kind, model.device)

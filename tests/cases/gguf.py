@@ -181,6 +181,25 @@ async def blocks_of_the_device_are_kept(place: Place) -> None:
     near(await _read(model, "logits"), await _read(dense, "logits"), 0.05)
 
 
+@only("webgpu")
+async def a_file_of_blocks_on_every_device(place: Place) -> None:
+    """It moves to devices that widen some of its formats, and comes back as it was."""
+    gguf, _ = both("qwen2", files_for(place, "qwen2"), ("Q4_K", "Q8_0", "Q4_1"))
+    manager = place.manager()
+    model = await _load(place, manager, {"model.gguf": gguf})
+    wanted, formats = await _read(model, "logits"), model.weight_formats
+    identities = {row.identity for row in manager.report().tensors}
+    start, *others = place.devices.opened
+    for device in (*others, start):
+        await model.to(device)
+        near(await _read(model, "logits"), wanted, 1e-4)
+        assert device.memory()["weights"] == model.weight_bytes >= sum(formats.values())
+        assert set(model.weight_formats) - {"float32"} == {"q4_k", "q8_0", "q4_1"} & device.backend.block_formats
+    assert model.weight_formats == formats and identities == {row.identity for row in manager.report().tensors}
+    np.testing.assert_array_equal(await _read(model, "logits"), wanted)
+    model.unload()
+
+
 def file_with_tokens(files: dict[str, bytes]) -> tuple[bytes, list[str]]:
     """Make a GGUF file of a Llama's ``files`` that has a tokenizer and a chat template. Returns its tokens, too."""
     tensors = {name: stored("F16", array) for name, array in tensors_for("llama", files).items()}

@@ -232,6 +232,8 @@ async def precision_is_checked_and_part_of_the_graph(place: Place) -> None:
     for wrong in wrongs:
         await raises(TensorCommonsError, tc.pipeline(task, model, manager=manager, precision=wrong), repr(wrong))
     assert (await tc.pipeline(task, model, manager=manager, precision="exact")).model is model
+    for dtype in ("float32", "int8"):
+        await raises(TensorCommonsError, tc.pipeline(task, model, manager=manager, dtype=dtype), "dtype")
     fast = await tc.from_pretrained(files, manager=manager, device=place.device, dtype="int8")
     await raises(TensorCommonsError, tc.pipeline(task, fast, manager=manager, precision="exact"), "precision")
     wanted = "fast" if place.device.backend.multiplies_int8 else "exact"

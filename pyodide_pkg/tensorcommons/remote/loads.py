@@ -46,7 +46,7 @@ class Loads:
         key: Hashable = object()
         if isinstance(source, str):
             dtype = options.get("dtype")
-            form = BY_OPTION.get("float32" if dtype is None else dtype, dtype)
+            form = BY_OPTION.get(dtype, dtype) if isinstance(dtype, str) else dtype
             more = {"precision": "fast", **options}
             key = source, form, repr(sorted((name, more[name]) for name in more.keys() - {"task", "dtype"}))
         load = self._loads.get(key)
