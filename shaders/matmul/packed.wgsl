@@ -4,8 +4,8 @@
 // dispatch: eight columns of ${tile_rows} rows of y per invocation: x over columns, y and z over rows
 //
 // For adapters where workgroup memory does not pay, as linear.wgsl and row.wgsl. What sixteen numbers share is read once.
-// Eight columns, not sixteen: the functions of block formats are long, and each call is inlined (on SwiftShader a row of
-// Q4_K compiles in a third of the time and runs in half of it). depth is a multiple of 32.
+// Eight columns, not sixteen: the functions of block formats are long, and each call is inlined. depth is a multiple
+// of 32.
 
 $product
 
