@@ -17,7 +17,7 @@ from tensorcommons.backends.webgpu.backend import WebGPUBackend
 from tensorcommons.errors import DeviceMemoryError
 from tensorcommons.formats import BLOCKS
 from tensorcommons.ops.paging import paged_append, paged_mask, paged_rows
-from tensorcommons.ops.quantized import quantized_linear
+from tensorcommons.ops.quantized import quantized_linear, quantized_rows
 from tensorcommons.samples.quantized import random_blocks
 from tests.cases import Place, long, only
 from tests.cases.harness import let_go
@@ -172,6 +172,8 @@ async def quantized_products_in_windows(device: Device) -> None:
         x, bias = numbers(rows, depth, seed=1), numbers(columns, seed=2)
         await _same(device, lambda x, w, b, product=product: tc.relu(product(x, w, b)), x, words, bias)
         await _same(device, product, x[:1], words, bias, maxComputeWorkgroupsPerDimension=2)
+        taken = partial(quantized_rows, block_format=name, shape=(columns, depth))
+        await _same(device, taken, words, np.arange(-1, columns + 1, dtype=np.int32))
 
 
 @only("webgpu")

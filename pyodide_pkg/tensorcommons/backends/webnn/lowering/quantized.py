@@ -64,7 +64,7 @@ def _stored(low: LoweringContext, value: Value, position: int) -> tuple[list[Ope
     b, number = low.b, value.inputs[position]
     form, shape = str(value.attrs["block_format"]), cast(Shape, value.attrs["weight_shape"])
     if form not in WIDEN:
-        raise b.refuse(f"it does not widen {form}")
+        raise b.refuse(f"of the block formats it computes with {', '.join(WIDEN)} only")
     if isinstance(low.values[number].spec, BlockSpec):  # a weight, each of whose fields has a tensor of its own
         return [b.input(number, own, dtype) for dtype, own in field_tensors(form, shape)], WIDEN[form], shape
     words, fields, first = low.given(value)[position], [], 0
