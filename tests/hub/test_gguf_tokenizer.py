@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scripts.paths import ROOT
+from scripts.sentencepiece_goldens import TEXTS
 from tensorcommons.bridge.runtime import run_now
 from tensorcommons.errors import InvalidWeights
 from tensorcommons.hub import gguf_tokenizer
@@ -185,6 +186,19 @@ def test_sentence_piece_joins_by_scores(texts):
         compared += 1
     assert compared > 30
     assert found.decode([by_scores("New é York", values)], skip_special_tokens=True) == ["New é York"]
+
+
+def test_a_real_sentence_piece_model_gives_its_ids():
+    with np.load(FOLDER / "sentencepiece.npz") as arrays:
+        golden = {name: arrays[name] for name in arrays.files}
+    values = {"model": "llama", "tokens": json.loads(golden["pieces"].tobytes()), "token_type": golden["types"]}
+    values |= {"scores": golden["scores"], "bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0}
+    found = engine(made(values))
+    options = {"limit": None, "left": False, "overlap": None, "special": False}
+    wanted = np.split(golden["ids"], golden["lengths"].cumsum()[:-1])
+    for text, ids in zip(TEXTS, wanted, strict=True):
+        ((*_, rows),) = unpack(found.encode([text], None, options))
+        assert rows[0].tolist() == ids.tolist(), text
 
 
 def test_without_a_prefix_of_a_space():

@@ -19,16 +19,17 @@ from tests.hub.node_tokenizers import tokenizer_of
 GOLDEN: dict[str, Any] = json.loads((paths.ROOT / "tests/goldens/gemma3.json").read_text("utf-8"))
 
 
-@pytest.mark.long
-async def test_it_is_read_as_by_the_references():
-    written = GOLDEN["written"]
-    devices = await open_devices(prefer=["cpu"])
-    manager = TensorSharingManager(4096, devices=devices)
-    path = gemma.fetch()
+async def header_of(path: Any) -> Any:
     stream = await FolderSource(path.parent).open(path.name)
     _, header = await read_gguf_header(stream, path.name)
     await stream.close()
-    made = GgufTokenizer(header.metadata, path.name, ("llama",))
+    return header
+
+
+@pytest.mark.long
+async def test_ids_and_texts_are_those_of_its_tokenizer():
+    path = gemma.fetch()
+    made = GgufTokenizer((await header_of(path)).metadata, path.name, ("llama",))
     tokenizer = await tokenizer_of(
         {"config.json": b"{}", "tokenizer.json": await made.tokenizer(), "tokenizer_config.json": await made.options()}
     )
@@ -37,9 +38,18 @@ async def test_it_is_read_as_by_the_references():
         assert row[mask == 1].tolist() == case["ids"], case
         assert tokenizer.decode(case["ids"]) == case["decoded"]
 
-    model = await from_pretrained(str(path), manager=manager, dtype="float32", tokenizer=False)
-    ids = tokenizer.encode_batch([written["prompt"]]).input_ids
-    assert ids.tolist() == [written["ids"]]
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [None, "float32"])
+async def test_logits_and_tokens_are_those_of_the_reference(dtype):
+    """They are the same with the blocks of the file, which take the bytes that they have there."""
+    path, written = gemma.fetch(), GOLDEN["written"]
+    devices = await open_devices(prefer=["cpu"])
+    manager = TensorSharingManager(4096, devices=devices)
+    model = await from_pretrained(str(path), manager=manager, dtype=dtype, precision="exact", tokenizer=False)
+    stored = sum(entry.nbytes for entry in (await header_of(path)).entries)
+    assert (manager.report().unique_weight_bytes == stored) == (dtype is None)
+    ids = np.array([written["ids"]])
     logits = (await (await model(input_ids=ids, outputs=["logits"]))["logits"].read())[0, -1]
     near(logits[written["largest"]], np.array(written["logits"], np.float32), 1e-4)
     assert (-logits).argsort()[: len(written["largest"])].tolist() == written["largest"]
