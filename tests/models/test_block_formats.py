@@ -19,6 +19,7 @@ from tests.cases.quantized import BERT
 from tests.cases.quantized import IDS as TEXTS
 from tests.cases.quantized import files_of as random_files
 from tests.cases.support import near, warnings_of
+from tests.hub.server import FileServer, serving
 from tests.sharing.devices import Backend
 
 TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q4_1", "F16")
@@ -45,6 +46,12 @@ def devices() -> Devices:
 def manager(devices: Devices) -> Any:
     with tc.TensorSharingManager(256, devices=devices) as manager:
         yield manager
+
+
+@pytest.fixture
+def server() -> Any:
+    with serving(FileServer()) as running:
+        yield running
 
 
 async def load(source: Any, manager: Any, device: Any = "cpu", **options: Any) -> Model:
@@ -149,6 +156,25 @@ async def test_a_model_that_was_widened_becomes_blocks(forms, manager, devices):
     await model.to("webnn")
     await model.to("cpu")
     np.testing.assert_array_equal(await scores(model), golden)
+
+
+async def test_blocks_are_known_of_a_twin_that_was_dense(forms, manager, server):
+    """A file whose numbers are on the device as those of another one, and which is known without reading it."""
+    server.files["m.gguf"] = forms[0]
+    file = f"{server.address}/good/m.gguf"  # whose ETag proves the version
+    await load(forms[1], manager, "webnn")
+    wide = await load(file, manager, dtype="float32")
+    other = await load(random_files(BERT), manager)
+    await other.to("webnn")  # the origins of the device are known on the other one from here on
+    for dtype in ("float32", None):
+        model = await load(file, manager, "webnn", dtype=dtype)
+        await model.to("cpu")
+        assert set(model.weight_formats) == ({"float32"} if dtype else KEPT)
+        near(await scores(model), await scores(wide), 1e-4)
+    await wide.to("webnn")
+    again = await load(file, manager, "webnn")
+    await again.to("cpu")
+    assert set(again.weight_formats) == KEPT
 
 
 async def test_widened_weights_survive_eviction_and_a_lost_device(forms, manager, devices):

@@ -550,14 +550,20 @@ def halves_of_pairs(rows: memoryview, size: int, row: int) -> memoryview:
 def known_entry(
     manager: TensorSharingManager, device: Device, weights: WeightsFile, conversion: Conversion
 ) -> Entry | None:
-    """Return a tensor of ``weights`` if it is on the device and can be identified without reading it."""
+    """Return a tensor of ``weights`` if it is on the device and can be identified without reading it.
+
+    A widened one is read unless its entry knows the blocks, since that of a dense twin does not.
+    """
     registry, identity = manager.registry, weights.identity(conversion.entry)
     if identity is None:
         address = conversion.address(weights.version)
-        return None if address is None else registry.at_origin(device, address)
-    if conversion.is_none:
-        return registry.find(device, identity)
-    return registry.at_origin(device, conversion.origin(identity))
+        found = None if address is None else registry.at_origin(device, address)
+    elif conversion.is_none:
+        found = registry.find(device, identity)
+    else:
+        found = registry.at_origin(device, conversion.origin(identity))
+    packed = conversion.packed
+    return found if found is None or packed is None or packed.name in found.packed else None
 
 
 def _reader(conversion: Conversion, again: list[tuple[Chunk, ReadAgain]]) -> Callable[[], AsyncGenerator[ByteBuffer]]:

@@ -71,6 +71,8 @@ async def bring(
                 fresh = await _converted(registry, residency, entry, target, spec)
             elif fresh is None or fresh.storage.state == "lost":
                 fresh = await _brought(registry, residency, entry, target)
+            for form, blocks in entry.packed.items() if spec == entry.spec else ():
+                fresh.packed.setdefault(form, blocks)
             for name in names:
                 arrived[name] = fresh
                 fresh.hold(arriving, name)
