@@ -16,6 +16,7 @@ import numpy as np
 
 from bench import onnx_models, stored
 from bench.workloads import Work
+from tensorcommons.formats import BLOCKS
 
 Array: TypeAlias = np.ndarray[Any, Any]
 GREEDY, COLD = "greedy", "cold"  # our variants: greedy beside sampled tokens, the first of the conversations
@@ -31,11 +32,13 @@ class Model:
     """A decoder and the recipe of its weights, whose deviation is large enough that tokens differ.
 
     A large one is for a GPU only, and its weights are outside a peer's ONNX file, also if they are those of tests.
+    ``quantized`` is the dtype that ours quantises them to while it loads; the peers do not take part then.
     """
 
     name: str
     recipe: str
     is_large: bool = False
+    quantized: str = ""
 
     @property
     def is_half(self) -> bool:
@@ -54,6 +57,7 @@ def models(size: str) -> dict[str, Model]:
         Model("GPT-2", f"{gpt2},dtype=F32"),
         Model("SmolLM2-135M float16", f"{llama},dtype=F16"),
         Model("Llama-1B float16", f"{large},dtype=F16", is_large=True),
+        Model("Llama-1B int4", f"{large},dtype=F16", is_large=True, quantized="int4"),
     )
     return {model.name: model for model in made}
 
@@ -91,7 +95,7 @@ def generations(size: str) -> Iterator[Work]:
             continue
         yield table.first(sizes.prompt)
         yield table.after(sizes.prompt, sizes.new)
-        if not model.is_half:
+        if model.quantized or not model.is_half:
             continue
         yield table.first(sizes.long)
         if model.is_large:
@@ -112,13 +116,23 @@ class Rows:
         self.cache = onnx_models.Cache.of(self.config)
         shapes = stored.checkpoint(model.recipe).shapes
         tables = ("embed_tokens.weight", "wte.weight", "wpe.weight")
-        self.nbytes = stored.checkpoint(model.recipe).nbytes
+        self.nbytes = self._stored(shapes)
         self.matrices = sum(
             math.prod(shape) for name, shape in shapes.items() if len(shape) == 2 and name not in tables
         )
         self.logits = math.prod(next(shapes[name] for name in tables if name in shapes))
         self.width = self.cache.heads * self.cache.size
         self.heads = int(self.config.get("num_attention_heads") or self.config["n_head"])
+
+    def _stored(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Return the bytes of the weights on the device; vectors, of which there are few, count as in the file."""
+        if not self.model.quantized:
+            return stored.checkpoint(self.model.recipe).nbytes
+        matrix, table = (BLOCKS[name] for name in ("q4_0", "q8_0"))  # as "int4" stores them
+        forms = {name: table if "embed_tokens" in name else matrix for name, shape in shapes.items() if len(shape) == 2}
+        return sum(
+            forms[name].spec(shape).nbytes if name in forms else 2 * math.prod(shape) for name, shape in shapes.items()
+        )
 
     def missing(self, reason: str) -> Work:
         """Build a row that nobody does."""
@@ -181,6 +195,7 @@ class Rows:
         return Work(
             *("generate", f"{model.name}, {name}", "generate"),
             {"new": new, "timed": timed or ("first" if new == 1 else "after"), "half": model.is_half}
+            | {"dtype": model.quantized or ("float16" if model.is_half else "float32")}
             | {"config": self.config, "layers": self.cache.layers, "heads": self.cache.heads, "size": self.cache.size}
             | {"conversation": self._cached(prompt), **params},
             {"prompts": np.stack([prompts.of(turn) for turn in range(PROMPTS)])},
@@ -192,7 +207,7 @@ class Rows:
             takes_arrays=False,
             equal=True,
             leading=1 if model.is_half else 0,
-            has_peers=has_peers,
+            has_peers=has_peers and not model.quantized,
             variants=variants,
             against=against,
             nbytes=nbytes,

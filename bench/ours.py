@@ -163,9 +163,8 @@ class Ours:
     async def _generation(self, work: Work) -> Prepared:
         """Time the first token of a prompt, the tokens after it, or the whole call; each sample has another prompt."""
         manager = tc.TensorSharingManager(MEMORY_MB, self.devices)
-        dtype = "float16" if work.params["half"] else "float32"
         model = await tc.from_pretrained(
-            stored.files(work.folder), manager=manager, device=self.on, dtype=dtype, tokenizer=False
+            stored.files(work.folder), manager=manager, device=self.on, dtype=work.params["dtype"], tokenizer=False
         )
         prompts = work.prompts
         assert prompts is not None
