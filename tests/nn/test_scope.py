@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tensorcommons as tc
+from tensorcommons.backends.base import Spec
 from tensorcommons.errors import InternalError
 from tensorcommons.formats import BLOCKS, DENSE
 from tensorcommons.graph.node import argument
@@ -88,3 +89,10 @@ def test_matrices_and_tables_of_whole_blocks_are_quantised(role, shape, form):
 def test_a_transposed_matrix_stays_dense():
     weight = Linear(Scope({}), 64, 32, is_transposed=True).weight
     assert weight.spec("q8_0").dtype.name == "float32"
+
+
+def test_weights_without_int8_quants_are_multiplied_exactly():
+    x = Tensor.symbolic(argument("x", Spec((1, 32), tc.dtypes.float32), is_stored=False), None)
+    for name, wanted in (("int8_g32", "fast"), ("q4_0", "fast"), ("fp8_g32", "exact")):
+        weight = Weight(Tensor.symbolic(argument("weight", BLOCKS[name].spec((3, 32))), None), (3, 32), "fast")
+        assert weight.linear(x).node.attrs["precision"] == wanted, name

@@ -70,7 +70,8 @@ class BlockFormat:
 
     ``fields`` are (offset, bytes) of each field in a block of the file, in their order on the device. ``widen`` returns
     the numbers (blocks, size) of an array (blocks, bytes) of each field, ``narrow`` the fields of numbers; it is None
-    for a format that is only read.
+    for a format that is only read. ``integers``: its quants are int8, which devices can multiply as such; products with
+    other formats are always "exact".
     """
 
     name: str
@@ -79,6 +80,7 @@ class BlockFormat:
     fields: tuple[tuple[int, int], ...]
     widen: Callable[[Sequence[Bytes]], Floats]
     narrow: Callable[[Floats], Sequence[Bytes]] | None = None
+    integers: bool = True
 
     def spec(self, shape: Shape) -> BlockSpec:
         """See :class:`Format`: bytes, of which there are whole words."""

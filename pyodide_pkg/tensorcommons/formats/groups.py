@@ -74,7 +74,8 @@ def _group(kind: str, size: int, scale: str) -> BlockFormat:
 
     sizes = [size // 2 if kind == "int4" else size, width, *([] if kind == "fp8" else [1])]
     places = [(sum(sizes[:number]), nbytes) for number, nbytes in enumerate(sizes)]
-    return BlockFormat(f"{kind}_g{size}{end}", size, sum(sizes), tuple(places), scaled if kind == "fp8" else affine)
+    name, widen = f"{kind}_g{size}{end}", scaled if kind == "fp8" else affine
+    return BlockFormat(name, size, sum(sizes), tuple(places), widen, integers=kind != "fp8")
 
 
 GROUPS = {

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from ..backends.base import BlockSpec
 from ..errors import InternalError
+from ..formats import BLOCKS
 from ..ops import astype, embedding, linear, permute_dims, take
 from ..ops.quantized import quantized_linear, quantized_rows
 from ..shapes import Shape
@@ -49,9 +50,8 @@ class Weight:
         if self.order is not None:
             x = take(x, self.order, axis=-1)
         if self._is_quantized and not is_transposed:
-            return quantized_linear(
-                x, self.data, bias, block_format=self.format, shape=self.shape, precision=self.precision
-            )
+            precision = self.precision if BLOCKS[self.format].integers else "exact"
+            return quantized_linear(x, self.data, bias, block_format=self.format, shape=self.shape, precision=precision)
         return linear(x, permute_dims(self.tensor, (1, 0)) if is_transposed else self.tensor, bias)
 
     def rows(self, ids: TensorLike) -> Tensor:
