@@ -60,24 +60,31 @@ async def _compare(place: Place, how: dict[str, Any], dtype: str | None = None) 
     return model
 
 
+async def _keep(place: Place, how: dict[str, Any], form: str) -> None:
+    """Compare; the matrices have the format ``form`` on devices that store it, and are float32 on others."""
+    model = await _compare(place, how)
+    assert (form in model.weight_formats) == (form in place.device.backend.block_formats)
+    model.unload()
+
+
 @shows("llama", "GPTQ, 4 bits, act-order", "float32 of its numbers")
 async def gptq(place: Place) -> None:
-    (await _compare(place, {**GPTQ, "group": 32, "ordered": True})).unload()
+    await _keep(place, {**GPTQ, "group": 32, "ordered": True}, "int4_g32")
 
 
 @shows("llama", "AWQ", "float32 of its numbers")
 async def awq(place: Place) -> None:
-    (await _compare(place, {**AWQ, "group": 128})).unload()
+    await _keep(place, {**AWQ, "group": 128}, "int4_g128")
 
 
 @shows("llama", "compressed-tensors, 4 bits", "float32 of its numbers")
 async def compressed_tensors(place: Place) -> None:
-    (await _compare(place, {**PACKED, "group": 128, "symmetric": True, "scale": "BF16"})).unload()
+    await _keep(place, {**PACKED, "group": 128, "symmetric": True, "scale": "BF16"}, "int4_g128_bf16")
 
 
 @shows("llama", "FP8 in blocks", "float32 of its numbers")
 async def fp8(place: Place) -> None:
-    (await _compare(place, {**BLOCKS, "scale": "BF16", "block": (128, 128)})).unload()
+    await _keep(place, {**BLOCKS, "scale": "BF16", "block": (128, 128)}, "fp8_g128_bf16")
 
 
 @only("cpu")
