@@ -210,19 +210,35 @@ def header_of(raw: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(raw[8:start]), raw[start:]
 
 
+def added(raw: bytes, name: str, array: Any, dtype: str) -> bytes:
+    """The file with one more tensor."""
+    return _written({**_parts_of(raw), name: ({"dtype": dtype, "shape": list(array.shape)}, array.tobytes())})
+
+
+def without(raw: bytes, name: str) -> bytes:
+    """The file without the tensor ``name``."""
+    return _written({each: part for each, part in _parts_of(raw).items() if each != name})
+
+
 def replaced(raw: bytes, name: str, array: Any = None, dtype: str | None = None) -> bytes:
     """The file with another tensor ``name``, or without it."""
+    before = _parts_of(raw)[name][0]["dtype"]
+    rest = without(raw, name)
+    return rest if array is None else added(rest, name, array, dtype or before)
+
+
+def _parts_of(raw: bytes) -> dict[str, tuple[dict[str, Any], bytes]]:
     table, data = header_of(raw)
-    parts = {each: (entry, data[slice(*entry["data_offsets"])]) for each, entry in table.items()}
-    entry, _ = parts.pop(name)
-    if array is not None:
-        parts[name] = {"dtype": dtype or entry["dtype"], "shape": list(array.shape)}, array.tobytes()
-    at, made = 0, {}
-    for each, (entry, held) in parts.items():
-        made[each] = {**entry, "data_offsets": [at, at + len(held)]}
-        at += len(held)
-    text = json.dumps(made).encode()
-    return len(text).to_bytes(8, "little") + text + b"".join(held for _, held in parts.values())
+    return {name: (entry, data[slice(*entry["data_offsets"])]) for name, entry in table.items()}
+
+
+def _written(parts: dict[str, tuple[dict[str, Any], bytes]]) -> bytes:
+    at, table = 0, {}
+    for name, (entry, data) in parts.items():
+        table[name] = {**entry, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(table).encode()
+    return len(text).to_bytes(8, "little") + text + b"".join(data for _, data in parts.values())
 
 
 def key_of(how: dict[str, Any]) -> str:

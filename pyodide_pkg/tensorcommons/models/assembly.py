@@ -64,6 +64,11 @@ class AssembledEntry(TensorEntry):
 
     assembly: Assembly | None = None
 
+    @property
+    def recipe(self) -> str:
+        """All that decides its bytes beside those of the parts, as text."""
+        return "order" if self.assembly is None else self.assembly.stored.recipe
+
 
 def compose(file: WeightsFile, stored: Quantization) -> None:
     """Replace the tensors of quantised matrices in the header of ``file`` by one entry for each.
@@ -85,6 +90,9 @@ def compose(file: WeightsFile, stored: Quantization) -> None:
                 )
             found[stem][part] = entry
     made = [_composed(stem, parts, stored, file.header.file) for stem, parts in found.items()]
+    orders = {entry.order.name for entry in made if entry.order is not None}
+    if twice := next((entry.name for entry in others if entry.name in orders), None):
+        raise InvalidWeights(file.header.file, f"tensor {quoted(twice)} has the name of the order of a matrix' columns")
     entries = sorted([*others, *made], key=lambda entry: (entry.start, entry.stop))
     file.header = replace(file.header, entries=tuple(entries))
 
@@ -135,6 +143,8 @@ def _composed(stem: str, parts: Mapping[str, TensorEntry], stored: Quantization,
     if scales.shape not in allowed:
         raise bad(f"tensor {quoted(scales.name)} has shape {quoted(scales.shape)}; it must be {allowed[0]}")
     if (zeros := parts.get("zeros")) is not None:
+        if stored.kind == "fp8":
+            raise bad(f"tensor {quoted(zeros.name)} has zero points, which numbers of e4m3 do not have")
         _check_zeros(zeros, scales.shape, stored, shape, bad)
     if (groups := parts.get("groups")) is not None and (groups.dtype, groups.shape) != ("I32", (columns,)):
         raise bad(f"tensor {quoted(groups.name)} is {groups.dtype} {quoted(groups.shape)}; it must be I32 {(columns,)}")
@@ -167,7 +177,9 @@ def _check_zeros(zeros: TensorEntry, scales: Shape, stored: Quantization, shape:
     if stored.layout in ("gptq", "awq"):
         wanted: list[tuple[str, Shape]] = [("I32", (scales[0], -(-shape[0] // per)))]
     elif stored.layout == "packed":
-        wanted = [("I32", (-(-shape[0] // per), *scales[1:])), ("I8", scales)]
+        wanted = [("I8", scales)]
+        if len(scales) == 2:
+            wanted.insert(0, ("I32", (-(-scales[0] // per), scales[1])))
     else:
         wanted = [("I8", scales)]
     if (zeros.dtype, zeros.shape) not in wanted:
@@ -260,9 +272,12 @@ def _zeros(assembly: Assembly, parts: Parts, shape: Shape, bad: Any) -> Any:
     if stored.layout == "awq":
         return _unpacked(zeros, 4, AWQ_ORDER)[:, :rows].T.astype(np.int16)
     if zeros.dtype == np.int8:
+        half = 1 << (stored.bits - 1)
+        if (zeros < -half).any() or (zeros > half - 1).any():
+            raise bad(f"a zero point is outside {-half} to {half - 1}")
         whole = zeros.reshape(zeros.shape[0] if zeros.ndim else 1, -1).astype(np.int16)
         return whole + np.int16(1 << (stored.bits - 1))
-    return _unpacked(np.ascontiguousarray(zeros.T), stored.bits)[:, :rows].T.astype(np.int16)
+    return _unpacked(np.ascontiguousarray(zeros.T), stored.bits)[:, : shape[0]].T.astype(np.int16)
 
 
 def _order(assembly: Assembly, groups: Any, bad: Any) -> Any:

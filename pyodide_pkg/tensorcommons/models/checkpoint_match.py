@@ -72,12 +72,16 @@ def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Weig
 def orders_of(shards: Iterable[Shard], specs: Mapping[str, Spec], manifest: Manifest) -> dict[str, Spec]:
     """Return the specs of the orders of columns of matrices that keep their blocks, which are then read as well.
 
-    Raises InvalidWeights for a table, whose rows are looked up.
+    Raises InvalidWeights for a table, whose rows are looked up, and for other quantised parameters than matrices and
+    tables: those of convolutions, or stored as (inputs, outputs).
     """
     found: dict[str, Spec] = {}
     for shard in shards:
         for entry in list(shard.entries):
             name, spec = shard.wanted[entry.name], specs[shard.wanted[entry.name]]
+            if entry.parts and manifest[name].role not in ("matrix", "table"):
+                reason = "it is quantised, which is supported for matrices of products and tables only"
+                raise InvalidWeights(shard.header.file, f"tensor {quoted(entry.name)}: {reason}; {INSTEAD}")
             if entry.order is None or not isinstance(spec, BlockSpec) or spec.format != entry.dtype.lower():
                 continue
             if manifest[name].role != "matrix":

@@ -58,6 +58,11 @@ class Quantization:
     rounds: bool = False
 
     @property
+    def recipe(self) -> str:
+        """All that decides the numbers beside the tensors, as text."""
+        return f"{self.layout} {self.kind} {self.group} {self.block} {self.offset} {self.is_ordered}"
+
+    @property
     def bits(self) -> int:
         """Bits of a quant."""
         return 4 if self.kind == "int4" else 8
@@ -140,7 +145,7 @@ def _gptq(settings: Settings) -> Quantization:
     form = settings.values.get("checkpoint_format") or settings.values.get("format") or "gptq"
     if form not in ("gptq", "gptq_v2"):
         settings.refuse("checkpoint_format" if settings.values.get("checkpoint_format") else "format")
-    settings.absent("is_marlin_format", "use_marlin")
+    settings.absent("is_marlin_format", "use_marlin", "adapter", "rotation")
     settings.one_of("pack_dtype", "int32", default="int32")
     skipped = settings.part("dynamic").values
     if not all(name.startswith("-:") for name in skipped):  # "-:" names modules that are not quantised
@@ -189,6 +194,8 @@ def _compressed(settings: Settings) -> Quantization:
     strategy = weights.one_of("strategy", "tensor", "channel", "group", "block", default="tensor")
     if weights.values.get("dynamic") not in (None, False):
         weights.refuse("dynamic")
+    if kind == "float":
+        weights.one_of("symmetric", True, default=True)
     order = weights.values.get("actorder")
     if order not in (None, False, True, "group", "weight", "static", "dynamic"):
         weights.refuse("actorder")

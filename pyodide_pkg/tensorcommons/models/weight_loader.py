@@ -23,7 +23,7 @@ from ..backends.device import Device
 from ..bridge.byte_buffer import CHUNK, PIECE, ByteBuffer, room_of
 from ..bridge.digest import digests_beside, joined
 from ..bridge.runtime import Slices, yield_to_loop
-from ..errors import InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
+from ..errors import InternalError, InvalidWeights, MemoryBudgetError, TensorReleased, check_listener, quoted
 from ..formats import BLOCKS, BlockFormat, Packer
 from ..graph.needs import Need
 from ..hub.cached import CachedSource
@@ -376,6 +376,7 @@ class Conversion:
         self._as = f" as {self.name}" + (f" of {entry.heads} heads" if entry.heads else "")
         self._as += f" plus {entry.shift}" if entry.shift else ""
         self._as += f" of {self._rounding.name}" if self._rounding else ""
+        self._as += f" from {entry.recipe}" if isinstance(entry, AssembledEntry) else ""
         self._is_in_order = entry.order is None or not self._keeps_blocks
         self._as += "" if self._is_in_order or self.packing else " in the order of its groups"
 
@@ -428,6 +429,12 @@ class Conversion:
                             left -= filled
                             full, block, filled = block, ByteBuffer(min(left, CHUNK)), 0
                             yield full
+                        elif filled == left and piece.nbytes:
+                            break
+                    if piece.nbytes:
+                        raise InternalError(f"{self.entry.name} has {piece.nbytes:,} bytes more than its storage")
+            if filled < left:
+                raise InternalError(f"{self.entry.name} has {left - filled:,} bytes less than its storage")
         except BaseException:
             block.free()
             raise
