@@ -7,10 +7,14 @@ from itertools import pairwise
 import pytest
 
 from tensorcommons import dtypes
-from tensorcommons.backends.base import Operand, Place, Spec
+from tensorcommons.backends.base import Operand, Place, Spec, Step
 from tensorcommons.backends.webgpu.backend import WebGPUBackend
+from tensorcommons.backends.webgpu.cutting import TooLarge, lowered
+from tensorcommons.backends.webgpu.kernels import KERNELS, Adapter
 from tensorcommons.backends.webgpu.windows import Windows, narrowed
+from tensorcommons.formats import BLOCKS
 from tensorcommons.graph.arena import Life, pack
+from tensorcommons.ops.quantized import QUANTIZED_ROWS
 from tensorcommons.shapes import Layout
 
 LIMITS = {"maxBufferSize": 2**28, "maxStorageBufferBindingSize": 2**27, "maxStorageBuffersPerShaderStage": 8}
@@ -51,3 +55,20 @@ def test_a_weight_that_no_step_can_bind_is_named() -> None:
     assert backend.refusal(fits) == ""
     refused = backend.refusal({**fits, "patches": Spec((2**14, 3, 64, 64), dtypes.float32)})
     assert "patches" in refused and "805,306,368" in refused and "671,088,640" in refused
+
+
+def test_a_weight_of_more_numbers_than_a_shader_counts_is_named() -> None:
+    """In blocks of 2 bits 2**31 numbers fit into a binding."""
+    backend: WebGPUBackend = object.__new__(WebGPUBackend)
+    backend.limits = {**LIMITS, "maxBufferSize": 2**32, "maxStorageBufferBindingSize": 2**32 - 4}
+    form = BLOCKS["q2_k"]
+    assert backend.refusal({"head": form.spec((2**20, 2**10))}) == ""
+    assert "head" in backend.refusal({"head": form.spec((2**21, 2**10))})
+    shape = 2**21, 2**10
+    words, ids = (
+        Operand(Place("leaf", 0, 0, 4), Layout.contiguous((1,)), dtype) for dtype in (dtypes.int8, dtypes.int32)
+    )
+    row = Operand(Place("output", 0, 0, 2**12), Layout.contiguous((1, 2**10)), dtypes.float32)
+    step = Step(QUANTIZED_ROWS, {"block_format": "q2_k", "weight_shape": shape}, (words, ids), row)
+    with pytest.raises(TooLarge, match="2,147,483,648"):
+        next(lowered(step, KERNELS["quantized_rows"], Adapter(False, frozenset(), (32, 32)), 65_535))

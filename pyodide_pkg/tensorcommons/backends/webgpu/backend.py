@@ -17,7 +17,7 @@ from ...bridge.webgpu import WebGPUBridge
 from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout, size_of
 from ..backend import Backend, DeviceKind
-from ..base import TIMED, Command, Executable, Op, Place, Plan, Probe, Range, Spec, Step, Timing, Work
+from ..base import TIMED, BlockSpec, Command, Executable, Op, Place, Plan, Probe, Range, Spec, Step, Timing, Work
 from ..facts import Facts, Rates
 from .cutting import TooLarge, excess, lowered
 from .kernels import KERNELS, Adapter, append, few_queries, few_rows
@@ -26,7 +26,7 @@ from .kernels.matmul import parts_of_depth
 from .kernels.probe import PROBES, probes
 from .packing import DECODERS
 from .shader import Dispatch, compose
-from .windows import ALIGNMENT, Windows
+from .windows import ALIGNMENT, MOST, Windows
 
 UNIFORM, ARENA, LEAVES = 0, 1, 2  # slots of bridge/webgpu/program.js: from 2 on a program's leaves and then its outputs
 BESIDE = 3  # bindings that a step with a weight needs for its other operands
@@ -174,6 +174,8 @@ class WebGPUBackend(Backend[Replay]):
         windows = self._windows
         most = (windows.count - BESIDE) * windows.binding
         for name, spec in tensors.items():
+            if isinstance(spec, BlockSpec) and size_of(spec.weight_shape) > MOST:
+                return f"{name} of shape {spec.weight_shape} has more numbers than the {MOST:,} that a shader counts to"
             rows = spec.shape[0] if len(spec.shape) in (2, 3) else 1  # of others a step reads all
             nbytes = spec.nbytes // max(rows, 1)
             if nbytes > most:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..base import Operand, Step
 from .kernels import KERNELS, Adapter, Kernel
@@ -30,6 +31,9 @@ def lowered(
     step: Step, kernel: Kernel, adapter: Adapter, most_groups: int
 ) -> Iterator[tuple[Step, Sequence[Dispatch]]]:
     """``step``, or the parts of it, with the dispatches of each, all within the limits. Raises TooLarge."""
+    shape: Any = step.attrs.get("weight_shape", ())  # in blocks, of less than a byte a number
+    if (count := math.prod(shape)) > MOST:
+        raise TooLarge(step, f"its weight has {count:,} numbers, and a shader counts to {MOST:,}")
     dispatches = kernel.lower(step, adapter)
     reason = next(filter(None, (excess(each, adapter.windows, most_groups) for each in dispatches)), "")
     windows = _windows_of(step, adapter.windows)
