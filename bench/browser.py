@@ -36,6 +36,7 @@ from starlette.types import ASGIApp
 
 from bench import onnx, setup
 from bench.gaps import gaps_table, measure_gaps
+from bench.gguf import FOLDER, gguf_table, measure_gguf
 from bench.memory import measure_memory, memory_table, with_memory
 from bench.page import measure_page
 from bench.pauses import measure_pauses, pauses_table
@@ -105,6 +106,7 @@ LAUNCHING: dict[str, tuple[Callable[..., list[dict[str, Any]]], Callable[[list[d
     "tabs": (measure_tabs, tabs_table),
     "sizes": (measure_sizes, sizes_table),
     "gaps": (measure_gaps, gaps_table),
+    "gguf": (measure_gguf, gguf_table),
     "pauses": (measure_pauses, pauses_table),
     "weights": (measure_weights, weights_table),
 }
@@ -170,6 +172,7 @@ def with_bench(app: ASGIApp) -> ASGIApp:
                 Route("/bench/empty", empty),
                 Route("/bench/python.zip", python),
                 Route("/bench/MiniLM/onnx/model.onnx", show_onnx),
+                Mount("/bench/gguf", StaticFiles(directory=FOLDER)),
                 Mount("/bench/MiniLM", StaticFiles(directory=minilm)),
                 Mount("/bench/npm", StaticFiles(directory=setup.NODE_MODULES)),
                 Mount("/bench", StaticFiles(directory=setup.BENCH)),
