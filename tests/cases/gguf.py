@@ -13,7 +13,7 @@ from tensorcommons import Model, TensorSharingManager
 from tensorcommons.errors import InvalidWeights, TensorCommonsError, UnsupportedModel
 from tensorcommons.formats import BLOCKS
 from tests.cases import Place, only, shows
-from tests.cases.checkpoints import WEIGHTS, files_of, pack
+from tests.cases.checkpoints import WEIGHTS, files_of, pack, tensors_of
 from tests.cases.gguf_files import GOLDENS, SIZES, metadata_for, quantized, stored, tensors_for, write
 from tests.cases.seeded import checkpoint
 from tests.cases.support import near, raises
@@ -134,6 +134,30 @@ async def qwen3_with_every_type(place: Place) -> None:
 @shows("gemma3_text", "GGUF, every type of tensors", "safetensors of its numbers")
 async def gemma3_with_every_type(place: Place) -> None:
     await _compare(place, "gemma3", SIZES)
+
+
+@only("cpu")
+async def adapters_of_gemma3_have_norms_as_differences_from_one(place: Place) -> None:
+    """PEFT saves them as `transformers` has them, also where the base is a GGUF file, which has them whole."""
+    gguf, files = both("gemma3", files_for(place, "gemma3"), ("F32",))
+    tensors, manager = tensors_of(files), place.manager()
+    norm, query = (f"model.layers.0.{part}.weight" for part in ("input_layernorm", "self_attn.q_proj"))
+    changed = tensors[norm] + np.float32(0.5)
+    (outputs, inputs), module = tensors[query].shape, f"base_model.model.{query.removesuffix('.weight')}"
+    saved = {f"base_model.model.{norm}": changed, f"{module}.lora_A.weight": np.zeros((2, inputs), np.float32)}
+    saved[f"{module}.lora_B.weight"] = np.zeros((outputs, 2), np.float32)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    config["modules_to_save"] = ["input_layernorm"]
+    adapter = {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": pack(saved)}
+    tuned = await _load(place, manager, {**files, WEIGHTS: pack({**tensors, norm: changed})})
+    golden = await _read(tuned, "logits")
+    for base in ({"model.gguf": gguf}, files):
+        model = await _load(place, manager, base)
+        assert np.abs(await _read(model, "logits") - golden).max() > 1e-3
+        await model.load_adapter(adapter, adapter_name="norms")
+        out = await model(**IDS, outputs=["logits"], adapter="norms")
+        near(await out["logits"].read(), golden, 1e-5)
+        model.unload()
 
 
 @shows("gpt2", "GGUF, K-quants", "safetensors of its numbers")

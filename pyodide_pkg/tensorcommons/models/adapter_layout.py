@@ -50,12 +50,14 @@ class Layout:
     """What an adapter changes and replaces, by parameter and use; ``specs`` are those of its tensors on the device.
 
     A parameter can be multiplied by (a product), looked up (a table) or used as a tensor; that of tied embeddings is
-    used in two ways, and an adapter may change one of them. Names of tensors are those in the file.
+    used in two ways, and an adapter may change one of them. Names of tensors are those in the file; ``from_one`` are
+    stored as differences from 1.
     """
 
     changes: dict[tuple[Param, Use], Change] = field(default_factory=dict)
     saved: dict[tuple[Param, Use], str] = field(default_factory=dict)
     specs: dict[str, Spec] = field(default_factory=dict)
+    from_one: set[str] = field(default_factory=set)
 
 
 def layout_of(architecture: Architecture, present: Mapping[Param, Spec], config: LoraConfig, header: Header) -> Layout:
@@ -188,6 +190,8 @@ def _save(
         if (param, use) in found.saved:
             raise InvalidWeights(file, f"tensor {quoted(entry.name)} is stored twice, under two names")
         found.saved[param, use] = entry.name
+    if any(names.is_from_one(param.name) for names in architecture.names):
+        found.from_one.add(entry.name)
     spec = present[param]
     found.specs[entry.name] = DENSE["float32"].spec(param.shape) if isinstance(spec, BlockSpec) else spec
 

@@ -29,6 +29,7 @@ from .adapter import Adapter, held_name, scale_name
 from .adapter_base import Base
 from .adapter_config import FILE, LoraConfig
 from .adapter_layout import Layout, layout_of
+from .checkpoint_match import add_one
 from .weight_loader import Progress, Reporter, Shard, WeightLoader
 
 WEIGHTS = "adapter_model.safetensors"
@@ -87,6 +88,7 @@ async def _loaded(model: Base, files: Source, name: str, report: Reporter) -> Ad
                     ) from None
                 raise
             layout = layout_of(model.architecture, model.present_specs(), config, weights.header)
+            add_one(weights, layout.from_one)
             names = {tensor: held_name(name, tensor) for tensor in layout.specs}
             specs = {names[tensor]: spec for tensor, spec in layout.specs.items()}
             loader = WeightLoader(manager, device, holder, [Shard(weights, names)], report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..backends.base import BlockSpec, Spec
@@ -63,9 +63,9 @@ def match(files: Sequence[WeightsFile], shapes: Mapping[str, Shape], names: Weig
         raise InvalidWeights(file, f"tensors that the config requires are missing: {_listed(missing)}{more}")
     if surplus and not names.is_base:
         logger.warning("%s has tensors that the config does not use: %s", file, _listed(surplus))
-    if names.from_one is not None:
+    if not names.is_whole:
         for shard in shards:
-            _shift(shard, names)
+            add_one(shard.weights, {stored for stored, name in shard.wanted.items() if names.is_from_one(name)})
     return shards
 
 
@@ -92,13 +92,11 @@ def orders_of(shards: Iterable[Shard], specs: Mapping[str, Spec], manifest: Mani
     return found
 
 
-def _shift(shard: Shard, names: WeightMapping) -> None:
-    """Let 1 be added to the parameters of the shard that are stored as differences from it."""
-    entries = (
-        replace(entry, shift=1.0) if names.is_from_one(shard.wanted.get(entry.name, "")) else entry
-        for entry in shard.header.entries
-    )
-    shard.weights.header = replace(shard.header, entries=tuple(entries))
+def add_one(weights: WeightsFile, names: Collection[str]) -> None:
+    """Let 1 be added to the tensors ``names`` of a file, which are differences from 1, while they are loaded."""
+    if names:
+        entries = (replace(entry, shift=1.0) if entry.name in names else entry for entry in weights.header.entries)
+        weights.header = replace(weights.header, entries=tuple(entries))
 
 
 def _check(file: str, name: str, shape: Shape, asked: Shape, dtype: str) -> None:

@@ -88,7 +88,7 @@ class Gemma3(CausalDecoder):
     def __init__(self, config: Gemma3Config, kinds: Sequence[str], ropes: dict[str, Rope], *, is_gguf: bool) -> None:
         c = config
         super().__init__(c, "embed_tokens", (c.vocab_size, c.hidden_size), c.max_position_embeddings)
-        self.names = WeightMapping(self.prefixes, tied=self.names.tied, from_one=None if is_gguf else r".*norm\.weight")
+        self.names = WeightMapping(self.prefixes, tied=self.names.tied, from_one=r".*norm\.weight", is_whole=is_gguf)
         self.cap = c.final_logit_softcapping
         self.kinds = kinds
         self.windows = tuple(c.sliding_window if kind == LOCAL else 0 for kind in kinds)

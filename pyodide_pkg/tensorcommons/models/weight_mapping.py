@@ -21,8 +21,9 @@ class WeightMapping:
     cause no warning.
 
     ``folder`` is the folder of a sentence-transformers module with one weights file; its parameters' names begin with
-    it. With ``is_base`` the files are those of the encoder's folder, which may have tensors for other purposes. 1 is
-    added to parameters whose names fully match ``from_one``: these are stored as differences from 1.
+    it. With ``is_base`` the files are those of the encoder's folder, which may have tensors for other purposes.
+    `transformers` stores parameters whose names fully match ``from_one`` as differences from 1, which is added; with
+    ``is_whole`` these files do not.
     """
 
     prefixes: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class WeightMapping:
     folder: str = ""
     is_base: bool = False
     from_one: str | None = None
+    is_whole: bool = False
 
     def canonical(self, name: str) -> str:
         """Return the parameter's name for a tensor's name."""
@@ -42,7 +44,7 @@ class WeightMapping:
         return f"{self.folder}.{name}" if self.folder else name
 
     def is_from_one(self, parameter: str) -> bool:
-        """Return whether ``parameter`` is stored as its difference from 1."""
+        """Return whether `transformers` stores ``parameter`` as its difference from 1."""
         return self.from_one is not None and re.fullmatch(self.from_one, parameter) is not None
 
     def ignores(self, name: str) -> bool:
