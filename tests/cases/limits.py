@@ -20,6 +20,7 @@ from tensorcommons.ops.paging import paged_append, paged_mask, paged_rows
 from tensorcommons.ops.quantized import quantized_linear, quantized_rows
 from tensorcommons.samples.quantized import random_blocks
 from tests.cases import Place, long, only
+from tests.cases.hardware import hardware
 from tests.cases.harness import let_go
 from tests.cases.seeded import checkpoint
 from tests.cases.small_devices import HONEST, SMALL, lowered, open_devices
@@ -174,6 +175,19 @@ async def quantized_products_in_windows(device: Device) -> None:
         await _same(device, product, x[:1], words, bias, maxComputeWorkgroupsPerDimension=2)
         taken = partial(quantized_rows, block_format=name, shape=(columns, depth))
         await _same(device, taken, words, np.arange(-1, columns + 1, dtype=np.int32))
+
+
+@only("webgpu")
+async def few_rows_in_windows(device: Device) -> None:
+    """Cut the columns of several rows, whose parts lie apart in the result: by dense weights, and by quantised ones."""
+    rows, depth, columns = 3, 96, 300
+    x, bias = numbers(rows, depth, seed=1), numbers(columns, seed=2)
+    words = random_blocks(BLOCKS["q4_0"], (columns, depth))
+    with hardware(device):
+        await _same(device, tc.linear, x, numbers(columns, depth), bias)
+        for precision in ("exact", "fast") if device.backend.multiplies_int8 else ("exact",):
+            product = partial(quantized_linear, block_format="q4_0", shape=(columns, depth), precision=precision)
+            await _same(device, product, x, words, bias)
 
 
 @only("webgpu")
