@@ -17,6 +17,7 @@ import tensorcommons as tc
 from scripts import paths
 from tensorcommons.bridge.byte_buffer import pool
 from tensorcommons.errors import InvalidWeights, TensorCommonsError
+from tensorcommons.hub import weights
 from tests.cases import Place
 from tests.cases.checkpoints import INDEX, WEIGHTS
 from tests.cases.published_files import AWQ, BLOCKS, CHANNELS, GPTQ, PACKED, PLAIN, both, header_of
@@ -66,6 +67,28 @@ async def test_servers_send_each_byte_a_few_times(files, server, tmp_path, mode,
         asked = sum(path.endswith(WEIGHTS) for path, _ in server.requests)
         assert asked <= 8, asked
     assert pool.taken == taken
+
+
+async def test_an_estimate_counts_each_byte_once(files, server):
+    for name, data in files.items():
+        server.files[f"m/{name}"] = data
+    manager = tc.TensorSharingManager(256, devices=await tc.open_devices(prefer=["cpu"]))
+    estimate = await tc.estimate_load(f"{server.address}/good/m", manager=manager)
+    header, _ = header_of(files[WEIGHTS])
+    held = sum(entry["data_offsets"][1] - entry["data_offsets"][0] for entry in header.values())
+    assert sum(estimate.stored_formats.values()) == estimate.download_bytes == held
+    model = await tc.from_pretrained(f"{server.address}/good/m", manager=manager, tokenizer=False)
+    orders = model.weight_formats["int32"]  # four and two of each layer are equal, which is known after they are read
+    assert orders == 2 * 4 * (128 + 128 + 256) and estimate.weight_bytes - model.weight_bytes == 2 * 4 * (3 + 1) * 128
+
+
+async def test_early_parts_are_kept_up_to_a_limit(files, server, monkeypatch):
+    for name, data in files.items():
+        server.files[f"m/{name}"] = data
+    golden = await logits(await load(files))
+    monkeypatch.setattr(weights, "EARLY", 1000)
+    for mode in ("good", "plain"):
+        assert np.array_equal(await logits(await load(f"{server.address}/{mode}/m")), golden)
 
 
 async def test_a_stored_file_is_read_without_the_network(files, server, tmp_path):
@@ -168,13 +191,13 @@ def test_damaged_files_load_or_raise_a_typed_error(how, damage, config):
         table[name] = {**entry, "data_offsets": [at, at + len(raw)]}
         at += len(raw)
     text = json.dumps(table).encode()
-    weights = len(text).to_bytes(8, "little") + text + b"".join(raw for _, raw in parts.values())
+    whole = len(text).to_bytes(8, "little") + text + b"".join(raw for _, raw in parts.values())
     settings_now = json.loads(files["config.json"])
     settings_now["quantization_config"].update(config)
     begun = time.process_time()
     tracemalloc.start()
     try:
-        asyncio.run(_attempt({**files, "config.json": json.dumps(settings_now).encode(), WEIGHTS: weights}))
+        asyncio.run(_attempt({**files, "config.json": json.dumps(settings_now).encode(), WEIGHTS: whole}))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -35,6 +35,7 @@ from .version import is_immutable
 
 WAITS = (0.0, 0.5, 1.0)  # seconds before each attempt to resume a connection that delivers nothing more
 REOPEN = 1 << 20  # bytes; a larger gap is skipped by another request instead of reading through it
+EARLY = 1 << 26  # bytes that are kept of chunks that are read before their turn
 SAVE_AFTER = 0.5  # seconds until less than a chunk is recorded: a crash costs no more
 
 ReadAgain: TypeAlias = Callable[[], Awaitable[ByteBuffer]]
@@ -234,7 +235,8 @@ class WeightsFile:
         """Download the small parts of entries that are made of parts, in the order of the file.
 
         They may be far from the large part: read matrix by matrix, each would be another request. Those that are not in
-        the cache then are kept in memory until they are read: of 4-bit weights a thirtieth of the file.
+        the cache then are kept in memory until they are read: a thirtieth of a file of 4-bit weights in groups of 128.
+        At most EARLY bytes are kept where the others can be read in any order.
         """
         small = [
             chunk
@@ -246,12 +248,15 @@ class WeightsFile:
         uses = Counter((chunk.start, chunk.stop) for chunk in small)
         is_free = self.source.is_local and self._is_provable  # to be read in any order
         wanted = {(each.start, each.stop): each for each in small if not is_free and self._recorded(each) is None}
-        self._was_early = bool(wanted)
+        self._was_early, kept = bool(wanted), 0
         for run in list(self.runs(wanted[place] for place in sorted(wanted))):
+            if kept > EARLY and self._is_provable:
+                break
             for chunk, (block, digests) in zip(run, await self.read(run), strict=True):
                 place = chunk.start, chunk.stop
                 if place not in self._kept:
                     self._early[place] = [(block.copy(), digests) for _ in range(uses[place])]
+                    kept += chunk.nbytes * uses[place]
                 block.free()
 
     async def check_early(self) -> None:
@@ -554,13 +559,18 @@ async def _download(
             report(position)
 
     data = ByteBuffer(stop - start)
-    if data.nbytes:
-        async with await source.open(file, start, stop, watch) as stream:
-            while stream.position < stop:
-                await stream.read_into(data, stream.position - start)
+    try:
+        if data.nbytes:
+            async with await source.open(file, start, stop, watch) as stream:
+                while stream.position < stop:
+                    await stream.read_into(data, stream.position - start)
+    except DownloadError:
+        data.free()
+        raise
     of_each = divided(await digests_beside(data, sizes), sizes)
     for piece, digests in zip(pieces, of_each, strict=True):
         if joined(digests, piece.label) != piece.identity:
+            data.free()
             raise InvalidWeights(
                 f"{source.name}/{file}",
                 f"bytes {piece.start:,} to {piece.stop:,} changed since the file was first read: load it again",

@@ -88,7 +88,7 @@ async def estimate_load(
     async with AsyncExitStack() as stack:
         architecture, shards, _, _ = await open_checkpoint(files, stack, Reporter(None))
         wanted = specs_of(architecture.manifest, formats_of(shards), dtype)
-        wanted |= orders_of(shards, wanted, architecture.manifest)
+        wanted |= (orders := orders_of(shards, wanted, architecture.manifest))
         target = manager.devices.decide_for(files.name, wanted, device, product_of(architecture)).device
         specs = {name: target.stored_as(spec) for name, spec in wanted.items()}
         held = [entry for entry in manager.registry if entry.storage.device is target]
@@ -97,15 +97,17 @@ async def estimate_load(
         shared = shareable = download = 0
         for shard in shards:
             for entry in shard.entries:
-                stored[entry.dtype] += entry.nbytes
                 name = shard.wanted[entry.name]
+                is_order = name in orders  # whose bytes in the file are counted with those of its matrix
+                if not is_order:
+                    stored[entry.dtype] += entry.nbytes
                 spec = specs[name]
                 conversion = Conversion(entry, wanted[name], spec, files.name)
                 if known_entry(manager, target, shard.weights, conversion) is not None:
                     shared += spec.nbytes
                 else:
                     shareable += spec.nbytes * ((name, spec) in there)
-                    download += shard.weights.bytes_to_download(entry)
+                    download += shard.weights.bytes_to_download(entry) if not is_order else 0
     return LoadEstimate(
         name=files.name,
         model_type=architecture.model_type,
