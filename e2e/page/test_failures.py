@@ -31,6 +31,11 @@ KNOWN = [
         "9 more bytes do not fit under the limit of 20,971,520 bytes; held: x 9: raise max_memory_mb by 45 or more.",
         "The memory limit of 20 MB is too low",
     ),
+    (
+        "OtherFormatError InvalidWeights TensorCommonsError Exception",
+        "m/model.onnx: the folder contains an ONNX model; load 'org/m', or convert it by " + "a long command" * 20,
+        "saved in a format that cannot be loaded",
+    ),
     ("MemoryError Exception", "MemoryError", "out of memory"),
     ("JsException Exception", "RangeError: WebAssembly.Memory(): could not allocate memory", "out of memory"),
     ("DeviceUnavailable TensorCommonsError Exception", "the webgpu device is not available: none", "is not available"),
