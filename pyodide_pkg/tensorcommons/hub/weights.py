@@ -559,14 +559,10 @@ async def _download(
             report(position)
 
     data = ByteBuffer(stop - start)
-    try:
-        if data.nbytes:
-            async with await source.open(file, start, stop, watch) as stream:
-                while stream.position < stop:
-                    await stream.read_into(data, stream.position - start)
-    except DownloadError:
-        data.free()
-        raise
+    if data.nbytes:
+        async with await source.open(file, start, stop, watch) as stream:
+            while stream.position < stop:
+                await stream.read_into(data, stream.position - start)
     of_each = divided(await digests_beside(data, sizes), sizes)
     for piece, digests in zip(pieces, of_each, strict=True):
         if joined(digests, piece.label) != piece.identity:
