@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from playwright.sync_api import Error
 
 from scripts import paths
-from scripts.console import say
+from scripts.console import SetupError, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ LOAD_PEER = """async ([base, url]) => {
   globalThis.peer = new Wllama(path, { suppressNativeLog: true, logger: LoggerWithoutDebug });
   const file = await (await fetch(url)).blob();
   await peer.loadModel([file], { n_ctx: 2048, n_threads: 1, n_gpu_layers: 0 });
-  return [peer.getNumThreads(), peer.usingWebGPU?.() ?? false];
+  return peer.getNumThreads();
 }"""
 TIMED_PEER = """async ([text, count]) => {
   const found = await peer.createCompletion({
@@ -87,7 +87,9 @@ def measure_gguf(launch: Callable[..., Browser], url: str) -> list[dict[str, Any
         page.wait_for_function("Boolean(globalThis.run)", timeout=120_000)
         file = f"{url}bench/gguf/{FILE}"
         page.evaluate(OURS, [LOAD, file])
-        say(f"{PEER}: threads and WebGPU {page.evaluate(LOAD_PEER, [f'{url}bench/npm/', file])}")
+        threads = page.evaluate(LOAD_PEER, [f"{url}bench/npm/", file])
+        if threads != 1:
+            raise SetupError(f"{PEER} runs on {threads} threads")
         rows = []
         for sentences in (1, LONG):
             samples: dict[str, list[dict[str, Any]]] = {name: [] for name in (*PRECISIONS, PEER)}
