@@ -16,7 +16,9 @@ from tensorcommons.formats import BLOCKS
 from tests.cases import Place, shows
 from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
 from tests.cases.golden_models import INPUTS, checkpoint_of, load_goldens
+from tests.cases.published_files import both
 from tests.cases.random_weights import values_of
+from tests.cases.seeded import checkpoint
 from tests.cases.support import near, raises
 
 IDS = np.array([[2, 17, 31, 5, 3, 40, 7], [2, 9, 30, 3, 44, 1, 6], [8, 9, 30, 31, 44, 6, 1], [2, 17, 31, 5, 3, 40, 7]])
@@ -291,3 +293,39 @@ def widened(place: Place, name: str, model: Model) -> dict[str, bytes]:
         words = np.frombuffer(form.pack(form.quantize(array)), np.int8) if is_packed else None
         tensors[key] = array if words is None else form.dense(words, array.shape)
     return {**files, WEIGHTS: pack(tensors)}
+
+
+async def _merged_is_called(model: Model, adapter: dict[str, bytes], output: str) -> None:
+    """Compare a merged model with a call with the adapter, which changes the output."""
+    loaded = await model.load_adapter(adapter, "merging")
+    wanted = await read(model, output, input_ids=IDS, adapter="merging")
+    merged = await loaded.merge()
+    near(await read(merged, output, input_ids=IDS), wanted, 1e-4)
+    assert np.abs(wanted - await read(model, output, input_ids=IDS)).max() > 0.1
+    merged.unload()
+    model.unload()
+
+
+def _low_rank(module: str, inputs: int, outputs: int, **settings: Any) -> dict[str, bytes]:
+    rng = np.random.default_rng(inputs)
+    down, up = rng.normal(size=(4, inputs)), rng.normal(size=(outputs, 4)) / 10
+    tensors = {f"base_model.model.{module}.lora_{name}.weight": each for name, each in (("A", down), ("B", up))}
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": [module.rpartition(".")[2]], **settings}
+    return adapter_files(config, {name: each.astype(np.float32) for name, each in tensors.items()})
+
+
+@shows("gpt2", "LoRA merged into a square matrix, which is stored as columns", "calls with the adapter")
+async def merged_into_columns(place: Place) -> None:
+    files = checkpoint(place, "tiny-gpt2", n_embd=64, n_head=4)
+    model = await tc.from_pretrained(files, manager=place.manager(), device=place.device, tokenizer=False)
+    adapter = _low_rank("transformer.h.0.attn.c_proj", 64, 64, fan_in_fan_out=True)
+    await _merged_is_called(model, adapter, "logits")
+
+
+@shows("llama", "LoRA merged into GPTQ, act-order", "calls with the adapter")
+async def merged_into_a_matrix_in_another_order(place: Place) -> None:
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1}
+    files, _ = both(checkpoint(place, "tiny-llama", **sizes), {"layout": "gptq", "group": 32, "ordered": True})
+    options: dict[str, Any] = {"precision": "exact", "tokenizer": False}
+    model = await tc.from_pretrained(files, manager=place.manager(), device=place.device, **options)
+    await _merged_is_called(model, _low_rank("model.layers.0.self_attn.q_proj", 128, 128), "logits")

@@ -202,15 +202,14 @@ def dense_change(adapter: Loaded, param: Param, change: Change) -> Tensor:
         reshape(each, (-1, size)) for each, size in ((part.down, part.down.size // change.rank), (part.up, change.rank))
     )
     total = multiply(matmul(up, down), part.scale)
-    is_turned = total.shape != param.shape and len(param.shape) == 2
+    is_turned = param.role == "kernel" and len(param.shape) == 2  # (in, out), as GPT-2 stores its matrices
     return permute_dims(total, (1, 0)) if is_turned else reshape(total, param.shape)
 
 
 def dense_of(weight: Weight, param: Param) -> Tensor:
     """Return a weight as a dense tensor; a quantised matrix is widened to float32."""
-    if weight.format in ("float32", "float16"):
-        return weight.tensor
-    columns = weight.rows(arange(param.shape[0], device=weight.data.device))
+    is_dense = weight.format in ("float32", "float16")
+    columns = weight.tensor if is_dense else weight.rows(arange(param.shape[0], device=weight.data.device))
     return columns if weight.order is None else take(columns, argsort(weight.order), axis=1)
 
 
