@@ -19,7 +19,7 @@ from tensorcommons.backends.device import Speed
 
 RECIPE = decoders.models("tiny")["SmolLM2-135M float16"].recipe
 RULES = Rules(rounds=2, cap_s=1000)
-ROWS = 15
+ROWS = 17
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def test_all_sizes_have_the_same_rows_but_that_of_a_model_too_large_for_software
     names = {size: [work.name.partition(",")[0] for work in generations(size)] for size in decoders.SIZES}
     assert len(names["tiny"]) == ROWS and len(names["gpu"]) == ROWS + 2  # caches of four lengths
     missing = [work for work in generations("software") if work.missing]
-    assert [work.name for work in missing] == ["Llama-1B float16, all rows"] and "2.5 GB" in missing[0].missing
+    assert [work.name for work in missing] == ["Llama-1B float16, all rows", "Llama-1B int4, all rows"]
+    assert "2.5 GB" in missing[0].missing and "0.8 GB" in missing[1].missing
 
 
 def test_prompts_differ_from_sample_to_sample_and_peers_begin_with_the_same():
