@@ -306,10 +306,12 @@ async def _merged_is_called(model: Model, adapter: dict[str, bytes], output: str
     model.unload()
 
 
-def _low_rank(module: str, inputs: int, outputs: int, **settings: Any) -> dict[str, bytes]:
+def _low_rank(
+    module: str, inputs: int, outputs: int, name: str = "lora_{}.weight", **settings: Any
+) -> dict[str, bytes]:
     rng = np.random.default_rng(inputs)
     down, up = rng.normal(size=(4, inputs)), rng.normal(size=(outputs, 4)) / 10
-    tensors = {f"base_model.model.{module}.lora_{name}.weight": each for name, each in (("A", down), ("B", up))}
+    tensors = {f"base_model.model.{module}.{name.format(part)}": each for part, each in (("A", down), ("B", up))}
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": [module.rpartition(".")[2]], **settings}
     return adapter_files(config, {name: each.astype(np.float32) for name, each in tensors.items()})
 
@@ -320,6 +322,14 @@ async def merged_into_columns(place: Place) -> None:
     model = await tc.from_pretrained(files, manager=place.manager(), device=place.device, tokenizer=False)
     adapter = _low_rank("transformer.h.0.attn.c_proj", 64, 64, fan_in_fan_out=True)
     await _merged_is_called(model, adapter, "logits")
+
+
+@shows("llama", "LoRA merged into a square table", "calls with the adapter")
+async def merged_into_a_table(place: Place) -> None:
+    sizes = {"hidden_size": 64, "vocab_size": 64, "num_hidden_layers": 1, "tie_word_embeddings": False}
+    files = checkpoint(place, "tiny-llama", **sizes)
+    model = await tc.from_pretrained(files, manager=place.manager(), device=place.device, tokenizer=False)
+    await _merged_is_called(model, _low_rank("model.embed_tokens", 64, 64, "lora_embedding_{}"), "logits")
 
 
 @shows("llama", "LoRA merged into GPTQ, act-order", "calls with the adapter")

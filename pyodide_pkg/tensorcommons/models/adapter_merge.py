@@ -81,7 +81,7 @@ async def _stored(base: Base, adapter: Loaded, device: Device, model: str, param
     data = adapter.tensors[names[0]] if names else dense_of(weight, param)
     for use in uses:
         if (change := layout.changes.get((param, use))) is not None:
-            data = astype(data, "float32") + dense_change(adapter, param, change)
+            data = astype(data, "float32") + dense_change(adapter, param, use, change)
     values = np.ascontiguousarray(await astype(data, spec.dtype).read())
     await manager.residency.make_room(spec.nbytes)
     manager.check_open()

@@ -125,7 +125,7 @@ class AdapterSet:
 
         tensor, dense = present("tensor"), layout.changes.get((param, "tensor"))
         if dense is not None:
-            tensor = replace(tensor, data=tensor.float32 + dense_change(adapter, param, dense))
+            tensor = replace(tensor, data=tensor.float32 + dense_change(adapter, param, "tensor", dense))
         return AdaptedWeight(
             tensor.data,
             param.shape,
@@ -195,14 +195,17 @@ def low_rank(adapter: Loaded, change: Change) -> LowRank:
     return LowRank(adapter.tensors[change.down], adapter.tensors[change.up], adapter.scale(change.scale))
 
 
-def dense_change(adapter: Loaded, param: Param, change: Change) -> Tensor:
-    """Compute a change as a tensor of the shape of its parameter, float32."""
+def dense_change(adapter: Loaded, param: Param, use: Use, change: Change) -> Tensor:
+    """Compute a change as a tensor of the shape of its parameter, float32.
+
+    Tables and positions are (in, out), and so are matrices of the role "kernel", as GPT-2 stores them.
+    """
     part = low_rank(adapter, change)
     down, up = (
         reshape(each, (-1, size)) for each, size in ((part.down, part.down.size // change.rank), (part.up, change.rank))
     )
     total = multiply(matmul(up, down), part.scale)
-    is_turned = param.role == "kernel" and len(param.shape) == 2  # (in, out), as GPT-2 stores its matrices
+    is_turned = use == "table" or (param.role in ("kernel", "positions") and len(param.shape) == 2)
     return permute_dims(total, (1, 0)) if is_turned else reshape(total, param.shape)
 
 
