@@ -75,13 +75,16 @@ def _linear(
     precision: str,
     activation: str | None,
     residual: bool,
+    first: int = 0,
+    count: int | None = None,
 ) -> Any:
+    """Compute ``count`` columns from ``first`` on, of which ``more`` are parts; all, if it is None."""
     form, shape, wide = BLOCKS[block_format], weight_shape, as_float32(x)
     if precision == "fast":
         wide = int8_blocks(wide)
-    y = np.empty((*wide.shape[:-1], shape[0]), np.float32)
-    for rows in form.parts(shape):
-        y[..., rows] = wide @ form.dense(words, shape, rows).T
+    y = np.empty((*wide.shape[:-1], shape[0] if count is None else count), np.float32)
+    for part in form.parts((y.shape[-1], shape[1])):
+        y[..., part] = wide @ form.dense(words, shape, slice(first + part.start, first + part.stop)).T
     return finished(y, more, activation, residual)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from ...bridge.runtime import IN_BROWSER
+from ...dtypes import int8
 from ...shapes import size_of
 from ..base import Step, Work
 from ..webgpu.kernels import KERNELS
@@ -23,13 +25,17 @@ def pieces_of(step: Step) -> Iterator[Step]:
     if not IN_BROWSER or step.op.in_place:
         yield step
         return
-    elements = max(size_of(operand.shape) for operand in (*step.inputs, step.output))
-    count = max(-(-elements // ELEMENTS), -(-Work.of_step(step).flops // FLOPS))
+    count = max(-(-_elements(step) // ELEMENTS), -(-Work.of_step(step).flops // FLOPS))
     kernel = KERNELS.get(step.op.name)
     if count > 1 and kernel is not None:
-        for axis, size in enumerate(step.output.shape):
+        shape = step.output.shape
+        moves = [kernel.moved(step, axis, 1) != step.attrs for axis in range(len(shape))]
+        for axis in sorted(
+            range(len(shape)), key=lambda axis: not moves[axis]
+        ):  # first a quantised weight, which each part would widen
+            size = shape[axis]
             axes = kernel.cut(step, axis) if size > 1 else None
-            if axes is None or kernel.moved(step, axis, 1) != step.attrs:
+            if axes is None:
                 continue
             operands = (*step.inputs, step.output)
             length = -(-size // count)
@@ -39,6 +45,17 @@ def pieces_of(step: Step) -> Iterator[Step]:
                     each if own is None else replace(each, layout=each.layout.slice(own, first, end))
                     for each, own in zip(operands, (*axes, axis), strict=True)
                 )
-                yield from pieces_of(replace(step, inputs=tuple(inputs), output=output))
+                attrs = {**kernel.moved(step, axis, first), "count": end - first} if moves[axis] else step.attrs
+                yield from pieces_of(replace(step, inputs=tuple(inputs), output=output, attrs=attrs))
             return
     yield step
+
+
+def _elements(step: Step) -> int:
+    """Return the size of the largest operand, or of the part of a quantised weight that is widened."""
+    shape: Any = step.attrs.get("weight_shape")
+    operands = (*step.inputs, step.output)
+    if shape is None:
+        return max(size_of(operand.shape) for operand in operands)
+    widened: int = step.output.shape[-1] * shape[1] if step.op.name == "quantized_linear" else 0
+    return max(widened, *(size_of(operand.shape) for operand in operands if operand.dtype is not int8))
