@@ -20,8 +20,8 @@ from .adapter_set import AdapterSet
 class Adapter:
     """An adapter that :meth:`Model.load_adapter` loaded. Its name selects it in calls: ``model(..., adapter="fr")``.
 
-    ``weight_bytes`` are the bytes of its own weights; ``is_unloaded`` is true after :meth:`unload`, and if the model
-    was unloaded.
+    ``name`` is that name, and ``model`` the base. ``weight_bytes`` are the bytes of its own weights; ``is_unloaded`` is
+    true after :meth:`unload`, and if the model was unloaded.
 
     >>> import json
     >>> module, rng = "base_model.model.encoder.layer.5.output.dense", np.random.default_rng(1)
@@ -95,7 +95,7 @@ class Adapter:
             self.closed()
 
     def closed(self) -> None:
-        """Note that its weights were released."""
+        """Mark the adapter as unloaded, after its weights were released."""
         self.is_unloaded = True
         self.tensors.clear()
         self._scales.clear()
@@ -103,7 +103,7 @@ class Adapter:
     async def merge(self) -> Any:
         """Return a :class:`Model` of the base's weights with the adapter's changes added.
 
-        Weights that do not change are those of the base, once. Those that change have the dtype of the base; a
+        Weights that do not change are shared with the base. Those that change have the dtype of the base; a
         quantised matrix becomes float32, since to quantise it again would change the results. The model is called
         "base-adapter" and lives on its own: neither the base nor the adapter has to stay loaded.
 
@@ -129,7 +129,7 @@ def held_name(adapter: str, tensor: str) -> str:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The adapters of one call: ``slots`` has the number of each row's in the set, from 1, 0 is the base.
+    """The adapters of one call. ``slots`` has for each row the number of its adapter in the set, from 1; 0 is the base.
 
     Without ``slots`` the one adapter of the set applies to all rows.
     """

@@ -90,8 +90,8 @@ async def from_pretrained(
     ``device`` is a kind, a Device, or "auto". A ``task`` that the model does not support is an error.
     ``tokenizer=False`` loads no tokenizer.
 
-    ``dtype`` is that of the stored weights. By default (None) matrices and tables that a file has in blocks, such as
-    those of a GGUF file, stay as they are, and everything else is float32. Otherwise the file's numbers are converted
+    ``dtype`` is that of the stored weights. By default (None) matrices and tables that a file has in blocks (GGUF,
+    GPTQ, AWQ, compressed-tensors, FP8) stay as they are, and everything else is float32. Otherwise they are converted
     while they are loaded: "float32"; "float16", with matrices and tables in half the bytes; "int8", with those in 27 %
     of the bytes, as blocks of 32 int8 numbers with a scale (GGUF's Q8_0); or "int4", with matrices in 14 % of the
     bytes, as blocks of 32 int4 numbers with a scale (Q4_0), and tables of tokens and the output head as with "int8".
@@ -100,8 +100,8 @@ async def from_pretrained(
     which a warning names.
 
     ``precision`` is that of products with quantised weights: "fast" (the default) rounds activations to int8 in blocks
-    of 32 on devices that multiply such numbers faster, and "exact" computes with float activations, as all other
-    devices do with either.
+    of 32 on devices that multiply such numbers faster, except beside weights of FP8; "exact" computes with float
+    activations, as all other devices do with either.
 
     ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
     "seconds_left"}``, sizes in bytes. ``status`` is "initiate", "download", "progress", "progress_total", "done" or
@@ -116,9 +116,10 @@ async def from_pretrained(
 
     Raises:
         DownloadError: a file is missing or its connection broke.
-        InvalidWeights: a file is damaged, lacks tensors that its config requires, or has numbers that cannot be
-            quantised.
+        InvalidWeights: a file is damaged, lacks tensors that its config requires, has a format that is not supported,
+            or numbers that cannot be quantised.
         UnsupportedModel: the architecture is not supported.
+        UnsupportedDtype: ``dtype`` is unknown.
         TensorCommonsError: ``precision`` is unknown.
         MemoryBudgetError: the weights exceed the limit, or (DeviceMemoryError) the memory of the device; with "auto",
             of every device.
@@ -367,7 +368,7 @@ async def open_checkpoint(
         config = {name: value for name, value in config.items() if name != "quantization_config"}
         if quantization.rounds:
             logger.warning(
-                "%s: activations are not rounded to 8 bits as quantization_config says, but exact", source.name
+                "%s: quantization_config rounds activations to 8 bits, which is ignored: see precision", source.name
             )
     names = frozenset(entry.name for each in weights[-1] for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if family.generates else None

@@ -63,8 +63,8 @@ class Model:
     """A model loaded by :func:`from_pretrained`. ``await model(**inputs)`` returns its outputs by name.
 
     ``model_type`` is the architecture's name and ``config`` its typed configuration. ``input_names`` are the names of
-    the inputs; for text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence). ``is_unloaded`` is true
-    after :meth:`unload`, or if the manager was closed.
+    the inputs; for text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence). ``precision`` is the
+    option that it was loaded with. ``is_unloaded`` is true after :meth:`unload`, or if the manager was closed.
 
     >>> manager = tc.TensorSharingManager(max_memory_mb=256)
     >>> model = await tc.from_pretrained("./models/all-MiniLM-L6-v2", manager=manager)
@@ -159,7 +159,7 @@ class Model:
         For text: ``input_ids``, ``attention_mask`` and others, int (batch, sequence). For images: ``pixel_values``,
         float (batch, 3, height, width). ``outputs`` names the outputs to compute, by default those of the same model in
         `transformers`. They are tensors, such as "last_hidden_state" (batch, sequence, hidden) and "logits", which
-        stay on the device until they are read. ``adapter`` is the name of a loaded adapter, or a list of one for each
+        stay on the device until they are read. ``adapter`` is a loaded adapter or its name, or a list with one for each
         row of the batch; None, the default, is the base.
 
         Raises:
@@ -220,14 +220,14 @@ class Model:
         """Load a LoRA adapter in PEFT's layout: ``adapter_config.json`` and ``adapter_model.safetensors``.
 
         ``source``, ``progress_callback``, ``cache`` and ``token`` are those of :func:`from_pretrained`.
-        ``adapter_name`` selects the adapter in calls; the default is the name of the folder. The model's own weights
-        do not change. After an error or a cancellation nothing of the adapter stays.
+        ``adapter_name`` (1 to 80 characters) selects the adapter in calls; the default is the name of the folder. The
+        model's own weights do not change. After an error or a cancellation nothing of the adapter stays.
 
         Raises:
             InvalidWeights: a file is damaged, does not fit the model, or has settings that are not supported.
             DownloadError: a file is missing or its connection broke.
             MemoryBudgetError: its weights do not fit under the limit.
-            TensorCommonsError: another adapter of the model has the name.
+            TensorCommonsError: another adapter of the model has the name, or it is empty or too long.
             TensorReleased: the model was unloaded.
 
         >>> import json
