@@ -50,9 +50,8 @@ class Backend(ABC, Generic[E]):
     is_software: bool
     facts: Facts
     block_formats: frozenset[str] = frozenset()  # of weights that it stores as they are, and computes with
-    multiplies_int8 = (
-        False  # whether quantised products of the precision "fast" differ from "exact" ones, and are faster
-    )
+    # True if quantised products of the precision "fast" differ from "exact" ones, and are faster.
+    multiplies_int8 = False
     limits: dict[str, int]
     features: Sequence[str] = ()  # what it has beside that, in words
     op_limits: Mapping[str, Any] = MappingProxyType({})  # opSupportLimits() of WebNN: by method and operand

@@ -234,9 +234,9 @@ class WeightsFile:
     async def read_early(self, entries: Iterable[TensorEntry]) -> None:
         """Download the small parts of entries that are made of parts, in the order of the file.
 
-        They may be far from the large part: read matrix by matrix, each would be another request. Those that are not in
-        the cache then are kept in memory until they are read: a thirtieth of a file of 4-bit weights in groups of 128.
-        At most EARLY bytes are kept where the others can be read in any order.
+        They may be far from the large part, so that matrix by matrix each would need a request of its own. Those that
+        the cache does not keep stay in memory until they are used: a thirtieth of a file of 4-bit weights in groups of
+        128. It ends after about EARLY bytes if later requests certainly read the same version of the file.
         """
         small = [
             chunk
@@ -260,7 +260,7 @@ class WeightsFile:
                 block.free()
 
     async def check_early(self) -> None:
-        """Compare what was read early with the response of which the rest is, if only that proves they are one version.
+        """Compare what was read early with the later response, if validators do not prove that the version is the same.
 
         Raises InvalidWeights if they are not.
         """

@@ -1,8 +1,8 @@
 """The tensors of an adapter's file, matched with the parameters of the base model that they change or replace.
 
 Names are those of modules in `transformers`, after ``base_model.model.``. PEFT stores two matrices of each module that
-an adapter changes, and whole tensors of ``modules_to_save``, trained biases and embeddings. Nothing is allocated before
-all of them were checked.
+an adapter changes, and whole tensors of ``modules_to_save``, trained biases and embeddings. All of them are checked
+before anything is allocated.
 """
 
 from __future__ import annotations

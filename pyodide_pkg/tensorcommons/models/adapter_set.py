@@ -61,7 +61,7 @@ class AdapterSet:
 
     @cached_property
     def _scales(self) -> list[tuple[Part, ...]]:
-        """The parts of products of rows, for each argument of scales."""
+        """The parts of each argument of scales (rows, ranks of all parts); empty unless rows have own adapters."""
         found: dict[tuple[Part, ...], None] = {}
         for change in self._places:
             found.setdefault(self._parts(change))
@@ -81,7 +81,7 @@ class AdapterSet:
         return self.by_row and any(each.layout.saved for each in self.adapters)
 
     def specs(self, rows: int) -> dict[str, Spec]:
-        """Return the arguments of a call of so many rows, beside the model's."""
+        """Return the arguments of a call of a batch of ``rows``, beside the model's."""
         found = {
             _scale_name(number): Spec((rows, sum(rank for _, rank, _ in parts)), dtypes.float32)
             for number, parts in enumerate(self._scales)

@@ -1,8 +1,8 @@
-"""Matrices that a file stores as several tensors, quants, scales and zero points: as one entry of its header each.
+"""Matrices that a file stores as several tensors (quants, scales, zero points), presented as one entry of its header.
 
-Such an entry is in a block format as if the file had its blocks: the columns of a group in order, as
-:data:`~tensorcommons.formats.GROUPS` has them, or of Q4_0 and Q8_0 where these have the same numbers. Where no block
-format fits, it is float32. :func:`compose` finds the parts and checks their shapes, :func:`assembled` makes the bytes.
+Such an entry looks as if the file had its blocks, with the columns of each group side by side: a format of
+:data:`~tensorcommons.formats.GROUPS`, or Q4_0 and Q8_0 where these have the same numbers. Where no block format fits,
+it is float32. :func:`compose` finds the parts and checks their shapes, :func:`assembled` makes the bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .quantization import Quantization
 SCALES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 SYMMETRIC = {("int4", 32, "float16"): "q4_0", ("int8", 32, "float16"): "q8_0"}
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # place of each of 8 columns in a word
-ROWS = 8  # of a matrix, at least, that are assembled at a time: AWQ has 8 in a word
+ROWS = 8  # rows of a matrix are assembled in multiples of this, since AWQ has 8 in a word
 Parts: TypeAlias = Mapping[str, Any]  # arrays by part
 
 
@@ -32,8 +32,8 @@ Parts: TypeAlias = Mapping[str, Any]  # arrays by part
 class Assembly:
     """How one matrix (outputs, inputs) is made of its parts.
 
-    ``group`` is the number of columns with one scale. ``places`` are the parts' names, in the order of the entry's
-    ``parts``, with their shapes and dtypes.
+    ``group`` is the number of columns with one scale. ``places`` has name, dtype and shape of each part, in the order
+    of the entry's ``parts``. ``form`` is the format of its blocks, None for float32.
     """
 
     stored: Quantization
@@ -60,13 +60,16 @@ class Assembly:
 
 @dataclass(frozen=True, slots=True)
 class AssembledEntry(TensorEntry):
-    """An entry that is made of ``parts``, by ``assembly``; if that is None, it is the order of a matrix' columns."""
+    """An entry that is made of ``parts`` by ``assembly``.
+
+    Without an ``assembly`` it is the order of a matrix's columns, int32 (columns,), from the group of each.
+    """
 
     assembly: Assembly | None = None
 
     @property
     def recipe(self) -> str:
-        """All that decides its bytes beside those of the parts, as text."""
+        """Everything beside the bytes of the parts that determines its bytes, as text."""
         return "order" if self.assembly is None else self.assembly.stored.recipe
 
 

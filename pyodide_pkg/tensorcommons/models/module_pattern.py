@@ -1,7 +1,7 @@
 """Regular expressions of adapters, matched with the names of modules in bounded time.
 
-Python's ``re`` tries one alternative after the other, which for some expressions takes longer than anybody waits, and
-the expressions are part of untrusted files. Here all positions that a match can have reached are followed at once.
+Python's ``re`` tries one alternative after the other, which takes exponential time for some expressions, and the
+expressions are part of untrusted files. Here all positions that a match can have reached are followed at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from ..errors import quoted
 
-LONGEST = 4096  # characters of an expression, and the most parentheses in it are
-DEEPEST = 40
+LONGEST = 4096  # characters of an expression
+DEEPEST = 40  # parentheses of an expression that are open at once
 MOST_STEPS = 2_000_000  # of all matches of one adapter
 
 sre: Any = importlib.import_module("re._parser")  # parses an expression and matches nothing

@@ -1,4 +1,4 @@
-"""Refusals of folders whose weights have another format than safetensors, each with what to do instead.
+"""Refuse folders whose weights have another format than safetensors, and state what to do instead.
 
 ONNX files hold graphs, and pickles can run any code when they are read. The model card of an exported model usually
 names the model that it was made from, which can be loaded instead; pickles are converted by a command.

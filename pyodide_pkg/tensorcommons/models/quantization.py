@@ -1,8 +1,8 @@
 """``quantization_config`` of config.json: how a checkpoint's matrices are stored as quants, scales and zero points.
 
-A setting that changes the numbers is honoured, or refused by name. Which modules are quantised is seen from the tensors
-of the file, so the lists of those that are not (``modules_to_not_convert``, ``ignore``, ``lm_head``) need no reading.
-Activations are never rounded as these files ask servers to do: that makes products faster there, and less exact.
+A setting that changes the numbers is honoured, or refused by name. The tensors of the file show which modules are
+quantised, so the lists of those that are not (``modules_to_not_convert``, ``ignore``, ``lm_head``) are not read.
+Activations are not rounded as these files ask servers to do; ``precision`` of ``from_pretrained`` decides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ INSTEAD = (
     "of GPTQ, AWQ, compressed-tensors or FP8, or a GGUF file of it"
 )
 READ = ("gptq", "awq", "compressed-tensors", "fp8")
-#: Quants, scales and zero points by the ends of their tensors' names. Those of activations are not read.
+#: The part that a tensor is, by the end of its name. Tensors of an empty part, such as scales of activations, are left
+#: out.
 PARTS = {
     "gptq": {"qweight": "quants", "scales": "scales", "qzeros": "zeros", "g_idx": "groups"},
     "awq": {"qweight": "quants", "scales": "scales", "qzeros": "zeros"},
@@ -41,9 +42,10 @@ for _parts in PARTS.values():
 class Quantization:
     """How matrices are stored: ``layout`` is a key of :data:`PARTS`, and ``kind`` "int4", "int8" or "fp8".
 
-    ``group`` is the number of columns with one scale, 0 for a whole row. ``block`` are the (rows, columns) with one
-    scale, if rows share them. ``offset`` is added to stored zero points. With ``is_ordered`` the columns of a group are
-    anywhere in the row. ``rounds`` tells that activations are to be rounded, too.
+    ``file`` is that of the settings, for messages. ``group`` is the number of columns with one scale, 0 for a whole
+    row. ``block`` are the (rows, columns) with one scale, if rows share them. ``offset`` is added to stored zero
+    points. With ``is_ordered`` the columns of a group are anywhere in the row. ``parts`` is an entry of :data:`PARTS`.
+    ``rounds`` is true if the file asks for rounded activations, too.
     """
 
     layout: str
@@ -59,7 +61,7 @@ class Quantization:
 
     @property
     def recipe(self) -> str:
-        """All that decides the numbers beside the tensors, as text."""
+        """Everything beside the tensors that determines the numbers, as text."""
         return f"{self.layout} {self.kind} {self.group} {self.block} {self.offset} {self.is_ordered}"
 
     @property

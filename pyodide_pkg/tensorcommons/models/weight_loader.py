@@ -559,7 +559,7 @@ def known_entry(
 ) -> Entry | None:
     """Return a tensor of ``weights`` if it is on the device and can be identified without reading it.
 
-    A widened one is read unless its entry knows the blocks, since that of a dense twin does not.
+    A widened tensor is read unless its entry has its blocks: the entry of an equal dense tensor does not have them.
     """
     registry, identity = manager.registry, weights.identity(conversion.entry)
     if identity is None:

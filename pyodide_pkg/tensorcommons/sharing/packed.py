@@ -1,6 +1,6 @@
-"""Weights in blocks on devices that do not store these: widened to float32, and how to get the blocks again.
+"""Weights of block formats on devices that do not store them: widened to float32, and how to read the blocks again.
 
-The numbers of a widened weight do not tell which blocks they were, so its entry remembers where to read them.
+The blocks do not follow from the numbers of a widened weight, so its entry has the place where to read them.
 """
 
 from __future__ import annotations
