@@ -14,7 +14,7 @@ struct Params {
   depth: u32, // in vectors of ${width}
   x_offset: u32, // in vectors of 4
   eps: f32,
-  row: u32, // of a quantised weight: the first
+  row: u32, // the first row of a quantised weight that is multiplied
   parts: array<vec4<u32>, ${parts}>, // of each weight: first workgroup, columns, start of its part of y, row stride there
 }
 @group(0) @binding(0) var<uniform> p: Params;

@@ -3,7 +3,8 @@
 // bindings: 0 params · 1 a · 2 b · bias and residual, where they are · last y
 // dispatch: eight columns of ${tile_rows} rows of y per invocation: x over columns, y and z over rows
 //
-// For adapters where workgroup memory does not pay, as linear.wgsl and row.wgsl. What sixteen numbers share is read once.
+// For adapters where workgroup memory does not pay, as linear.wgsl and row.wgsl. The scale and the minimum of 16 numbers are
+// read once.
 // Eight columns, not sixteen: the functions of block formats are long, and each call is inlined. depth is a multiple
 // of 32.
 

@@ -2,10 +2,10 @@
 
 One dispatch multiplies up to :data:`TOGETHER` weights of different sizes (query, key and value), computes the norm that
 they are products of, and multiplies an activated product by another one (a gated feed-forward layer). Weights are all
-dense, or all quantised, of any formats. It pays on
-devices where a step costs more than what it computes (``steps_cost``), for the few rows of a decoder's step: each
-workgroup computes the norm of the rows again, which takes less time than a dispatch. Kernels compute each part as it is
-computed alone, so this is a pattern of the second phase (:mod:`~.rewrite`).
+dense, or all quantised, of any formats. It pays on devices where a step costs more than what it computes
+(``steps_cost``), for the few rows of a decoder's step: each workgroup computes the norm of the rows again, which takes
+less time than a dispatch. Kernels compute each part as it is computed alone, so this is a pattern of the second phase
+(:mod:`~.rewrite`).
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ class Decoder:
     unit (0 to 7) as a ``u32``, or for j = 0 and 4 those of four words as a ``vec4<u32>``: such is {T}. {load}(i) reads
     so many words at word i, {word}(i) one, and {steps} are 0, 4, 8 and 12 for the four words. ``factors`` are the
     statements of a function of ``unit``; {half}(i) reads float16 number i of the storage. {blocks} is the number of
-    blocks. ``group`` is the number of quants that share a scale; ``minima`` tells whether they have minima. ``own`` are
-    the statements of a function of ``sixteen``, which returns two numbers, and ``widen`` those of a function that makes
-    four numbers of the ``word`` of their quants and these; by default they are scale and minimum. Without ``integers``
-    there is no other way, since the quants are not int8.
+    blocks. ``group`` is the number of quants that share a scale; with ``minima`` they have minima. ``own`` are the
+    statements of a function of ``sixteen``, which returns two numbers, by default scale and minimum. ``widen`` are those
+    of a function that makes four numbers of the ``word`` of their quants and these two. Without ``integers`` the quants
+    are not int8, so only ``numbers`` reads them.
     """
 
     size: int

@@ -26,7 +26,7 @@ GROUPS = 264  # workgroups that hardware has at once: more columns a team beyond
 LANES, MOST_AHEAD = 256, 8  # of few_rows_across.wgsl: of a workgroup, and vectors that a lane has under way
 LOADED = 16  # vectors of weights that a lane loads before x is normalised
 SUMS = 8192 + 512  # bytes of workgroup memory for up to 16 sums of each lane, and those of a norm
-AHEAD_UNITS, LOADED_UNITS = 4, 4  # the same in units of 32 numbers of quantised weights
+AHEAD_UNITS, LOADED_UNITS = 4, 4  # AHEAD and LOADED in units of 32 numbers of quantised weights
 
 # Rows of x, normalised as rms_norm_row.wgsl and layer_norm_row.wgsl do it, in the same order.
 SUM = """var<workgroup> squares: array<f32, {own}>;
@@ -274,7 +274,7 @@ class FewRows:
         return f"load4_x(p.x_offset + {at})"
 
     def _turns(self, columns: Sequence[int], per: int) -> int:
-        """Return how often a workgroup takes other columns: staging x in int8 takes it as long as some columns."""
+        """Return how many groups of columns a workgroup computes, since it stages x in int8 once for all of them."""
         if not self.fast or len(columns) > 1:
             return 1
         return next((turns for turns in (8, 4, 2) if columns[0] >= 4 * GROUPS * TEAMS * per * turns), 1)
