@@ -24,8 +24,8 @@ class LoadEstimate:
     """A model that is not loaded, and what loading it would cost. Sizes are bytes.
 
     ``model_type`` is the name of the architecture, ``tasks`` the pipelines that it supports, ``parameters`` the number
-    of its numbers, and ``stored_formats`` their bytes in the files by dtype (the names of safetensors). ``device`` is
-    the kind of device that would be chosen.
+    of its numbers, and ``stored_formats`` their bytes in the files by dtype (the names of safetensors) or block format,
+    such as "Q4_K". ``device`` is the kind of device that would be chosen.
 
     ``weight_bytes`` are the weights on the device. ``shared_bytes`` of them are there already, as weights of equal
     content. Content that was never read is unknown before it is loaded, so the true number may be larger:

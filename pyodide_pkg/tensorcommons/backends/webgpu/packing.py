@@ -35,9 +35,9 @@ class Decoder:
     so many words at word i, {word}(i) one, and {steps} are 0, 4, 8 and 12 for the four words. ``factors`` are the
     statements of a function of ``unit``; {half}(i) reads float16 number i of the storage. {blocks} is the number of
     blocks. ``group`` is the number of quants that share a scale; with ``minima`` they have minima. ``own`` are the
-    statements of a function of ``sixteen``, which returns two numbers, by default scale and minimum. ``widen`` are those
-    of a function that makes four numbers of the ``word`` of their quants and these two. Without ``integers`` the quants
-    are not int8, so only ``numbers`` reads them.
+    statements of a function of ``sixteen``, which returns two numbers, by default scale and minimum. ``widen`` are
+    those of a function that makes four numbers of the ``word`` of their quants and these two. Without ``integers`` the
+    quants are not int8, so only ``numbers`` reads them.
     """
 
     size: int
