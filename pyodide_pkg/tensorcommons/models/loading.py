@@ -368,7 +368,9 @@ async def open_checkpoint(
         config = {name: value for name, value in config.items() if name != "quantization_config"}
         if quantization.rounds:
             logger.warning(
-                "%s: quantization_config rounds activations to 8 bits, which is ignored: see precision", source.name
+                '%s: quantization_config asks to round activations, which is ignored: precision="exact" rounds none, '
+                '"fast" those that the device multiplies in int8',
+                source.name,
             )
     names = frozenset(entry.name for each in weights[-1] for entry in each.header.entries)
     options = await read_optional_json(source, "generation_config.json") if family.generates else None
