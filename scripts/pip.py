@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from scripts import paths
@@ -119,14 +120,14 @@ def download_wheel(name: str, version: str, sha256: str, folder: Path) -> Path:
 
 def _pip(arguments: Sequence[str], *, what: str, raw_progress: bool) -> None:
     # The index comes from pip's configuration: no host is named here.
-    temporary = paths.CACHE / "tmp"  # temporary files of a killed pip stay below .cache
-    temporary.mkdir(parents=True, exist_ok=True)
+    folder = paths.CACHE / "tmp"  # temporary files of a killed pip stay below .cache
+    folder.mkdir(parents=True, exist_ok=True)
     style = ["--progress-bar", "raw"] if raw_progress else ["--progress-bar", "off"]
-    run_quietly(
-        [paths.venv_python(), "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments, *style],
-        what=what,
-        remedy=REMEDY,
-        env={"PIP_CACHE_DIR": str(paths.CACHE / "pip"), "TMPDIR": str(temporary), "PYTHONWARNINGS": "ignore"},
-        on_line=PipProgress() if raw_progress else None,
-    )
-    shutil.rmtree(temporary, ignore_errors=True)
+    with TemporaryDirectory(dir=folder) as own:  # one a run: another pip may run beside this one
+        run_quietly(
+            [paths.venv_python(), "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments, *style],
+            what=what,
+            remedy=REMEDY,
+            env={"PIP_CACHE_DIR": str(paths.CACHE / "pip"), "TMPDIR": own, "PYTHONWARNINGS": "ignore"},
+            on_line=PipProgress() if raw_progress else None,
+        )
