@@ -156,7 +156,13 @@ def test_names_of_adapters() -> None:
         manager, model = await bert(name="llama")
         files = files_for(place_of(), "llama")
         adapter = await model.load_adapter(files, "one")
-        for name, words in (("one", "unload it first"), ("", "1 to 80"), ("x" * 81, "1 to 80"), (3, "1 to 80")):
+        for name, words in (
+            ("one", "unload it first"),
+            ("", "1 to 80"),
+            ("x" * 81, "1 to 80"),
+            (3, "1 to 80"),
+            ("one: 2", "not contain"),
+        ):
             with pytest.raises(TensorCommonsError, match=words):
                 await model.load_adapter(files, name)  # type: ignore[arg-type]
         steps = model.stream(IDS[:1], adapter=adapter, max_new_tokens=5, eos_token_id=-1)

@@ -62,6 +62,8 @@ def checked_name(model: Base, name: object) -> str:
     """Return the name of a new adapter. Raises TensorCommonsError unless it is a text that no other one has."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
         raise TensorCommonsError(f"adapter_name must be 1 to {LONGEST} characters, not {quoted(name)}")
+    if ": " in name:  # ends the name of the adapter in those of its weights
+        raise TensorCommonsError(f'adapter_name must not contain ": ", as {quoted(name)} does')
     if name in model.adapters:
         raise TensorCommonsError(f"{model.name} has an adapter {quoted(name)}: unload it first, or pass adapter_name")
     return name
