@@ -130,6 +130,9 @@ def test_embeddings_pool_normalize_and_pack_bits(tab: Page, url: str) -> None:
     np.testing.assert_array_equal(unsigned["tensor"], bits)
     np.testing.assert_array_equal(np.array(signed["tensor"]), bits.astype(int) - 128)  # as transformers.js packs them
     assert np.abs(np.array(first["tensor"])).max() > 0
+    defaults = {**mean, "quantize": True, "precision": "ubinary"}
+    (packed,) = values(tab, "feature-extraction", "/models/all-MiniLM-L6-v2", [texts], **defaults)
+    np.testing.assert_array_equal(packed["tensor"], bits)
     (similar,) = values(tab, "sentence-similarity", "/models/all-MiniLM-L6-v2", [texts])
     np.testing.assert_allclose(similar["tensor"], vectors @ vectors.T, atol=1e-5)
 

@@ -102,6 +102,16 @@ async def test_two_pages_share_a_model_until_the_last_one_leaves(pages: Pages) -
 
 
 @running
+async def test_precision_is_that_of_bits_or_of_products(pages: Pages) -> None:
+    """By its value; e2e/javascript/test_tasks.py has results with such defaults."""
+    for number, precision in enumerate(("ubinary", "exact")):
+        await pages.pipeline("a", number, "feature-extraction", MINILM, precision=precision)
+    assert len(pages.runtime.report()["models"]) == 2, "models of other products must not be one"
+    with pytest.raises(FailedError, match="precision"):
+        await pages.pipeline("a", 3, "feature-extraction", MINILM, precision="bits")
+
+
+@running
 async def test_a_load_ends_with_its_last_user(pages: Pages) -> None:
     given = {"number": 1, "task": "feature-extraction", "source": MINILM, "options": {}}
     (number, first), (_, second) = (pages.begin(page, "pipeline", **given) for page in "ab")

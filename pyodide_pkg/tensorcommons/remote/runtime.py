@@ -31,7 +31,7 @@ from ..tasks.text_generation import TextGeneration
 from .loads import Loads, Progress
 from .messages import Buffers, pack, unpack
 from .programs import Programs, Send
-from .shapes import OWN, adapted, arguments
+from .shapes import BITS, OWN, adapted, arguments
 
 Post = Callable[[str, str, Buffers], object]
 REPORT_EVERY = 0.1  # seconds; a load changes the report about a hundred times a second
@@ -41,11 +41,15 @@ LOADING = ("dtype", "precision", "device", "cache", "token")  # options of pipel
 
 @dataclass
 class Page:
-    """The state of one page: its calls and pipelines by number, and whether it receives reports."""
+    """The state of one page: its calls and pipelines by number, and whether it receives reports.
+
+    ``defaults`` are the options of each pipeline's calls, with those of transformers.js alone.
+    """
 
     name: str
     calls: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     pipelines: dict[int, Pipeline] = field(default_factory=dict)
+    defaults: dict[int, dict[str, Any]] = field(default_factory=dict)
     running: dict[int, list[int]] = field(default_factory=dict)  # the pipelines of each call
     gets_reports: bool = False
 
@@ -189,15 +193,15 @@ class Runtime:
         self, page: Page, *, number: int, task: str, source: Any, options: dict[str, Any], send: Send
     ) -> dict[str, Any]:
         user = (page.name, number)
-        loading = {name: options.pop(name) for name in LOADING if name in options}
+        of_calls = {"precision"} if task in OWN and options.get("precision") in BITS else set()
+        loading = {name: options.pop(name) for name in LOADING if name in options and name not in of_calls}
         defaults = {name: value for name, value in options.items() if name not in OWN.get(task, ())}
         check_defaults(task, defaults)
         events = Events(task, source if isinstance(source, str) else "files", send)
         model = await self._loads.acquire(user, source, events, task=task, **loading)
         try:
             pipe = await pipeline(task, model, manager=self.manager, **defaults)
-            pipe.options = options
-            page.pipelines[number] = pipe
+            page.pipelines[number], page.defaults[number] = pipe, options
         except BaseException:
             await self._loads.release(user)
             raise
@@ -208,7 +212,7 @@ class Runtime:
     async def _run(self, page: Page, *, pipeline: int, inputs: list[Any]) -> Any:
         pipe = _found(page, pipeline)
         given, options = arguments(pipe.task, inputs)
-        options, show = adapted(pipe.task, given, {**pipe.options, **options})
+        options, show = adapted(pipe.task, given, {**page.defaults[pipeline], **options})
         return show(await pipe(given, **options))
 
     async def _run_together(self, page: Page, *, calls: list[Any]) -> list[Any]:
@@ -216,7 +220,7 @@ class Runtime:
         for number, *inputs in calls:
             pipe = _found(page, number)
             given, options = arguments(pipe.task, inputs)
-            prepared.append((pipe, given, *adapted(pipe.task, given, {**pipe.options, **options})))
+            prepared.append((pipe, given, *adapted(pipe.task, given, {**page.defaults[number], **options})))
         results = await run_pipelines([call[:3] for call in prepared])
         return [show(result) for (*_, show), result in zip(prepared, results, strict=True)]
 
@@ -235,6 +239,7 @@ class Runtime:
         return {"device": model.device.kind}
 
     async def _dispose(self, page: Page, *, pipeline: int) -> None:
+        page.defaults.pop(pipeline, None)
         if page.pipelines.pop(pipeline, None) is not None:
             own = asyncio.current_task()
             using = [page.calls[call] for call, pipelines in page.running.items() if pipeline in pipelines]

@@ -20,6 +20,7 @@ POSITIONAL = {
 }
 #: Options of transformers.js alone.
 OWN = {"feature-extraction": ("quantize", "precision")}
+BITS = ("binary", "ubinary")  # values of that precision; others are the package's, of products
 POOLINGS = {"first_token": "cls"}  # transformers.js's other name of one
 
 
@@ -67,7 +68,7 @@ def adapted(task: str, inputs: Any, options: Mapping[str, Any]) -> tuple[dict[st
 
 def _embedding(single: bool, options: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Any], Any]]:
     quantize, precision = options.pop("quantize", False), options.pop("precision", "binary")
-    if precision not in ("binary", "ubinary"):
+    if precision not in BITS:
         raise TensorCommonsError(f'precision must be "binary" or "ubinary", not {quoted(precision)}')
     pooling = options.get("pooling", "none")
     options["pooling"] = POOLINGS.get(pooling, pooling)
