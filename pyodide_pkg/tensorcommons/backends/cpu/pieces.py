@@ -30,12 +30,12 @@ def pieces_of(step: Step) -> Iterator[Step]:
     if count > 1 and kernel is not None:
         shape = step.output.shape
         moves = [kernel.moved(step, axis, 1) != step.attrs for axis in range(len(shape))]
-        for axis in sorted(
-            range(len(shape)), key=lambda axis: not moves[axis]
-        ):  # first a quantised weight, which each part would widen
+        takes_parts = step.op.name == "quantized_linear"  # whose reference computes some columns
+        # First along a quantised weight: all parts along another axis would widen it whole.
+        for axis in sorted(range(len(shape)), key=lambda axis: not moves[axis]):
             size = shape[axis]
             axes = kernel.cut(step, axis) if size > 1 else None
-            if axes is None:
+            if axes is None or (moves[axis] and not takes_parts):
                 continue
             operands = (*step.inputs, step.output)
             length = -(-size // count)
