@@ -142,7 +142,7 @@ async def every_architecture(place: Place) -> None:
         await _alike(models, names, pixels if "pixel_values" in models[0].input_names else {"input_ids": IDS})
         for model in models:
             model.unload()
-    await raises(UnsupportedDtype, tc.from_pretrained({}, manager=place.manager(), dtype="int4"), "int4")
+    await raises(UnsupportedDtype, tc.from_pretrained({}, manager=place.manager(), dtype="int2"), "int2")
 
 
 @slow

@@ -101,6 +101,7 @@ class _Model:
         self.weights = {name: _weight(device, arrays[name]) for name in WEIGHTS}
         inputs = {name: arrays[name] for name in ("x", "y", "cache")}
         self.traces = Traces(device, self._forward, lambda: _arguments(inputs))
+        self.related_traces = [self.traces]
         manager.attach(self)  # type: ignore[arg-type]  # it is never moved nor unloaded
 
     def _forward(self, arguments: Mapping[str, Node]) -> Mapping[str, Node]:
