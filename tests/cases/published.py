@@ -255,6 +255,7 @@ async def settings_that_are_not_supported_are_named(place: Place) -> None:
         ({"config_groups": {"a": {}, "b": {}}}, "2 groups"),
         ({"config_groups": {"a": 3}}, "is not an object"),
         ({"transform_config": {"config_groups": {"R1": {}}}}, "transform_config"),
+        ({"kv_cache_scheme": {"num_bits": 8, "type": "float"}}, "kv_cache_scheme"),
         ({"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24"),
         ({"quantization_status": "initialized"}, "initialized"),
     ):

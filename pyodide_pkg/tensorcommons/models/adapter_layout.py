@@ -47,7 +47,7 @@ class Change:
 
 @dataclass
 class Layout:
-    """What an adapter changes and replaces, by parameter and use; ``specs`` are those of its tensors on the device.
+    """The changes and replacements of an adapter, by parameter and use, and the ``specs`` of its tensors on the device.
 
     A parameter can be multiplied by (a product), looked up (a table) or used as a tensor; that of tied embeddings is
     used in two ways, and an adapter may change one of them. Names of tensors are those in the file; ``from_one`` are
@@ -141,7 +141,7 @@ def _change(
         raise InvalidWeights(file, f"module {quoted(module)} has only one of its two matrices: {next(iter(parts))}")
     (param, is_tied), rank, shape = place, config.rank_of(module), place[0].shape
     if is_table or (param.role in ("table", "positions") and not is_tied):
-        _check_table(architecture, param, module, file)
+        _check_table(architecture, module, file)
     inputs: Shape
     outputs: Shape
     use: Use = "product"
@@ -183,7 +183,7 @@ def _save(
     _check_shape(entry, param.shape, file, "the base model has")
     uses: tuple[Use, ...] = ("product", "table", "tensor")
     if param.role == "table":
-        _check_table(architecture, param, module, file)
+        _check_table(architecture, module, file)
         if config.is_saved(module):  # a copy of its own; any other tensor is that of all tied modules
             uses = ("product",) if is_tied else ("table", "tensor")
     for use in uses:
@@ -196,7 +196,7 @@ def _save(
     found.specs[entry.name] = DENSE["float32"].spec(param.shape) if isinstance(spec, BlockSpec) else spec
 
 
-def _check_table(architecture: Architecture, param: Param, module: str, file: str) -> None:
+def _check_table(architecture: Architecture, module: str, file: str) -> None:
     """Raise InvalidWeights for embeddings that several modules have in common."""
     if isinstance(architecture, EncoderDecoder):
         raise InvalidWeights(file, f"the embeddings {quoted(module)} of an encoder-decoder cannot be adapted")

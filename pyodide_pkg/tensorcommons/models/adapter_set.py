@@ -37,7 +37,7 @@ class Loaded(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """What it changes."""
+        """The parameters that it changes or replaces."""
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:

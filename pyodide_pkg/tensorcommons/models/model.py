@@ -52,7 +52,7 @@ logger = logging.getLogger("tensorcommons")
 
 @dataclass
 class Adapted:
-    """What a model keeps for calls with one set of ``adapters``: their traces, and generations."""
+    """The traces and generations of a model's calls with one set of ``adapters``."""
 
     adapters: AdapterSet
     traces: Traces

@@ -176,7 +176,7 @@ def _awq(settings: Settings) -> Quantization:
 def _compressed(settings: Settings) -> Quantization:
     sparsity = settings.part("sparsity_config")
     sparsity.one_of("format", "dense", default="dense")
-    settings.absent("transform_config")
+    settings.absent("transform_config", "kv_cache_scheme")
     status = settings.one_of("quantization_status", "compressed", "frozen", default="compressed")
     groups = settings.part("config_groups")
     if len(groups.values) != 1:
