@@ -71,6 +71,7 @@ CONTEST = (
     "bandwidth",
     "quantized",
     "heads",
+    "adapters",
     "generate",
     "images",
     "host",
@@ -85,6 +86,7 @@ PROFILED = (
     "bandwidth",
     "quantized",
     "heads",
+    "adapters",
     "generate",
     "images",
 )
@@ -93,6 +95,7 @@ ENGINE_GROUPS = ("load", "sentences", "encoder", "heads", "images", "generate") 
 RANDOM = (
     "quantized",
     "heads",
+    "adapters",
     "generate",
     "images",
     "load",

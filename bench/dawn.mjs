@@ -21,7 +21,7 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const layout = JSON.parse(fs.readFileSync(process.env.BENCH_LAYOUT ?? path.join(here, "layout.json"), "utf8"));
 const resolve = (place) => path.resolve(here, place);
 const MODELS = "/models"; // in Pyodide
-const GROUPS = ["matmul", "encoder", "bandwidth", "quantized", "heads", "generate", "images", "host"];
+const GROUPS = ["matmul", "encoder", "bandwidth", "quantized", "heads", "adapters", "generate", "images", "host"];
 
 const [, , mode, ...rest] = process.argv;
 if (mode === "--probe") await probe();

@@ -16,16 +16,20 @@ from typing import Any
 import numpy as np
 
 import tensorcommons as tc
-from bench import contest, decoders, onnx, quantized, workloads
+from bench import adapters, contest, decoders, onnx, quantized, workloads
 from bench.buckets import buckets_table, measure_buckets
-from bench.ours import ALONE, CACHED, ONE_BY_ONE, Ours, host_times
+from bench.ours import ALONE, CACHED, CHOOSING, ONE_BY_ONE, Ours, host_times
 from bench.rates import measure_rates, rates_table
 from bench.report import Figure, Row, compare, from_json, merge, table, to_json
 from bench.workloads import Work
 from tensorcommons.graph.speed import measure as measure_speed
 
 #: Our other variants by group.
-MODES = {"heads": (ONE_BY_ONE, CACHED, ALONE), "generate": (decoders.GREEDY, decoders.COLD)}
+MODES = {
+    "heads": (ONE_BY_ONE, CACHED, ALONE),
+    "generate": (decoders.GREEDY, decoders.COLD),
+    "adapters": (adapters.BASE,),
+}
 
 
 class Peer:
@@ -143,7 +147,8 @@ async def run(session: Any, group: str, options: str) -> str:
     """Run one group. ``options`` is JSON: ``models`` (folders by name; missing ones are made at random), ``rounds``,
     ``cap_s``, ``warm_ms``, ``only`` (contestants, all if empty), ``match`` (part of the names of the work to do),
     ``profile`` (true: no contest, but a profile of each of our runs), and
-    ``size`` of the work ("gpu" or "software", for the adapter if not given; "tiny" for ``generate`` and ``quantized``).
+    ``size`` of the work ("gpu" or "software", for the adapter if not given; "tiny" for ``generate``, ``quantized`` and
+    ``adapters``).
 
     Gives JSON: the device, the figures, their table.
     """
@@ -180,7 +185,7 @@ async def run(session: Any, group: str, options: str) -> str:
             ours += [Ours(webnn, devices, lambda: webnn.total, mode) for mode in modes]
         cpu = devices.cpu
         if cpu is not None and ((software and group != "load") or gpu is None or given.get("only")):
-            cpu_modes = modes if group == "generate" else ("",)
+            cpu_modes = modes if group in CHOOSING else ("",)
             ours += [Ours(cpu, devices, lambda: cpu.total, mode) for mode in cpu_modes]
         if given.get("only"):  # if only peers are named, they are beside ours on the first device
             wanted = [each for each in ours if {each.name, each.beside(group)} & {*given["only"]}]
@@ -281,6 +286,9 @@ def _works(group: str, size: str, folders: dict[str, Path], url: str) -> Iterato
     if group == "images":
         workloads.write_random(place, workloads.DINOV2)
         return workloads.images(software, place)
+    if group == "adapters":
+        workloads.write_encoder(place, adapters.SIZES[size][1])
+        return adapters.adapted(size, place)
     workloads.write_encoder(place / "MiniLM", workloads.MINILM)
     workloads.write_heads(place, "MiniLM", workloads.MINILM["hidden_size"])
     return workloads.heads(software, {"MiniLM": place / "MiniLM"})

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import tensorcommons as tc
-from bench import quantized, stored
+from bench import adapters, quantized, stored
 from bench.contest import Rules
 from bench.decoders import COLD, GREEDY
 from bench.report import ON_CPU, ON_WEBNN, OURS, PART, number
@@ -25,6 +25,7 @@ Run: TypeAlias = Callable[
 ONE_BY_ONE, CACHED, ALONE = "one by one", "one by one, cached", "backbone alone"
 MEMORY_MB = 16_384  # far above any work, so that nothing is evicted
 FAR = 1_000_000  # numbers of prompts that no sample reaches
+CHOOSING = ("generate", "adapters")  # groups whose rows name the variants that take part
 NOT_KEPT = ("weights", "constants", "scratch", "staging")  # categories of bytes that are not results of runs
 
 
@@ -72,15 +73,17 @@ class Ours:
 
     def beside(self, group: str) -> str:
         """Return the name of the contestant that this variant is always beside; empty if it is named by itself."""
-        return OURS + self._place if group == "generate" else ""
+        return OURS + self._place if group in CHOOSING else ""
 
     def does(self, work: Work) -> bool:
         """Return True if this variant takes part in ``work``."""
-        return work.group != "generate" or not self.mode or self.mode in work.variants
+        return work.group not in CHOOSING or not self.mode or self.mode in work.variants
 
     async def prepare(self, work: Work) -> Prepared:
         if work.group in ("encoder", "heads", "images"):
             return await self._models(work)
+        if work.group == "adapters":
+            return await self._adapters(work)
         if work.group == "load":
             return await self._load(work)
         if work.group == "sentences":
@@ -134,6 +137,12 @@ class Ours:
                 model.unload()
 
         return Prepared(run, close)
+
+    async def _adapters(self, work: Work) -> Prepared:
+        manager = tc.TensorSharingManager(MEMORY_MB, self.devices, activation_cache=False)
+        model = await tc.from_pretrained(work.folder, manager=manager, device=self.on, tokenizer=False)
+        run, extra = await adapters.prepare(work, model, base=self.mode == adapters.BASE)
+        return Prepared(run, model.unload, extra)
 
     async def _load(self, work: Work) -> Prepared:
         cache = await tc.open_cache()

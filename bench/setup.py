@@ -71,8 +71,8 @@ def peer_files() -> list[Path]:
 def python_files() -> list[Path]:
     """Return the Python files that run inside Pyodide."""
     inside = (
-        *("buckets", "contest", "decoders", "inside", "onnx", "onnx_models", "ours", "rates", "report", "stored"),
-        "workloads",
+        *("adapters", "buckets", "contest", "decoders", "inside", "onnx", "onnx_models", "ours", "quantized"),
+        *("rates", "report", "stored", "workloads"),
     )
     scripts = ("__init__", "paths", "random_checkpoint", "safetensors")
     return [*(BENCH / f"{name}.py" for name in inside), *(paths.ROOT / "scripts" / f"{name}.py" for name in scripts)]
