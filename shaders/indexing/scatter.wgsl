@@ -1,4 +1,4 @@
-// y[ids[i, j], j] = updates[i, j], or +=, along one axis; y has the other elements already.
+// y[ids[i, j], j] = updates[i, j], or both combined (+, *, max, min), along one axis; y has the other elements already.
 //
 // bindings: 0 params · 1 ids · 2 updates · 3 y
 // dispatch: one invocation per fibre (the elements along the axis), workgroups spread over x and y

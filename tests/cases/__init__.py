@@ -46,6 +46,7 @@ OPS = (
     "full_range",
     "packed",
     "arrangement",
+    "array_functions",
     "chains",
     "rewriting",
     "conformance",

@@ -71,7 +71,7 @@ async def a_kernel_that_does_not_compile(device: Device) -> None:
         before = held(device)
         for _ in range(2):  # the second attempt fails like the first
             with _broken(device, breaking):
-                complaint = await raises(DeviceError, tc.cumulative_sum(x).read(), OP, "reduction/cumulative_sum")
+                complaint = await raises(DeviceError, tc.cumulative_sum(x).read(), OP, "reduction/cumulative")
             assert complaint.work.startswith(OP) and complaint.device == "webgpu" and complaint.reason, name
             assert held(device) == before, f"{name}: {held(device)}, before: {before}"
             if name == "shader":  # the wrong line, marked and numbered, with its context

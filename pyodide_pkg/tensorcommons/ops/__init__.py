@@ -8,10 +8,12 @@ from typing import Any
 from ..tensor import Tensor
 from .activation import elu, erf, gelu, hardsigmoid, hardswish, leaky_relu, relu, sigmoid, silu, softplus
 from .attention import kv_cache_append, scaled_dot_product_attention
+from .composed import allclose, fmod, isclose, masked_fill, nan_to_num, round
 from .convolution import conv1d, conv2d, conv_transpose2d
 from .creation import (
     arange,
     empty,
+    empty_like,
     eye,
     full,
     full_like,
@@ -78,7 +80,6 @@ from .elementwise import (
     pow,
     reciprocal,
     remainder,
-    round,
     rsqrt,
     sign,
     signbit,
@@ -92,11 +93,12 @@ from .elementwise import (
     trunc,
     where,
 )
-from .indexing import embedding, gather, getitem, scatter, take, take_along_axis
+from .indexing import embedding, gather, gather_nd, getitem, scatter, take, take_along_axis
 from .layout import broadcast_to, concat, permute_dims, reshape
 from .linalg import dot, outer, tensordot, vecdot
 from .manipulation import (
     broadcast_arrays,
+    diff,
     expand_dims,
     flip,
     matrix_transpose,
@@ -119,6 +121,7 @@ from .reduction import (
     argmax,
     argmin,
     count_nonzero,
+    cumulative_prod,
     cumulative_sum,
     logsumexp,
     max,
@@ -131,7 +134,10 @@ from .reduction import (
 )
 from .resize import interpolate
 from .rotary import rotary_embedding, rotary_tables
+from .searching import nonzero, searchsorted
+from .sets import unique_all, unique_counts, unique_inverse, unique_values
 from .sorting import argsort, sort, topk
+from .statistics import median, quantile
 
 __all__ = [
     "abs",
@@ -141,6 +147,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "add",
     "all",
+    "allclose",
     "any",
     "arange",
     "argmax",
@@ -171,12 +178,15 @@ __all__ = [
     "cos",
     "cosh",
     "count_nonzero",
+    "cumulative_prod",
     "cumulative_sum",
+    "diff",
     "divide",
     "dot",
     "elu",
     "embedding",
     "empty",
+    "empty_like",
     "equal",
     "erf",
     "exp",
@@ -186,9 +196,11 @@ __all__ = [
     "flip",
     "floor",
     "floor_divide",
+    "fmod",
     "full",
     "full_like",
     "gather",
+    "gather_nd",
     "gelu",
     "greater",
     "greater_equal",
@@ -196,6 +208,7 @@ __all__ = [
     "hardswish",
     "hypot",
     "interpolate",
+    "isclose",
     "isfinite",
     "isinf",
     "isnan",
@@ -217,18 +230,22 @@ __all__ = [
     "logical_or",
     "logical_xor",
     "logsumexp",
+    "masked_fill",
     "matmul",
     "matrix_transpose",
     "max",
     "max_pool2d",
     "maximum",
     "mean",
+    "median",
     "meshgrid",
     "min",
     "minimum",
     "moveaxis",
     "multiply",
+    "nan_to_num",
     "negative",
+    "nonzero",
     "not_equal",
     "ones",
     "ones_like",
@@ -238,6 +255,7 @@ __all__ = [
     "positive",
     "pow",
     "prod",
+    "quantile",
     "reciprocal",
     "relu",
     "remainder",
@@ -251,6 +269,7 @@ __all__ = [
     "rsqrt",
     "scaled_dot_product_attention",
     "scatter",
+    "searchsorted",
     "sigmoid",
     "sign",
     "signbit",
@@ -278,6 +297,10 @@ __all__ = [
     "tril",
     "triu",
     "trunc",
+    "unique_all",
+    "unique_counts",
+    "unique_inverse",
+    "unique_values",
     "unstack",
     "var",
     "vecdot",

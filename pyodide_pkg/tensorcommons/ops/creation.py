@@ -110,6 +110,17 @@ def empty(shape: int | Sequence[int], *, dtype: object = "float32", device: Devi
     return zeros(shape, dtype=dtype, device=device)
 
 
+def empty_like(x: TensorLike, *, dtype: object = None, device: Device | str | None = None) -> Tensor:
+    """Create a tensor of zeros with the shape, dtype and device of ``x``: see :func:`empty`.
+
+    >>> tc.empty_like([[1, 2]]).shape
+    (1, 2)
+    """
+    tensor = as_tensor(x)
+    place = tensor.device if device is None else device
+    return empty(tensor.shape, dtype=tensor.dtype if dtype is None else dtype, device=place)
+
+
 def arange(
     start: float,
     stop: float | None = None,

@@ -78,6 +78,9 @@ def _infer_scatter(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     return x
 
 
+REDUCTIONS: dict[str, Any] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
 def _scatter(x: Any, ids: Any, updates: Any, axis: int, reduction: str) -> Any:
     """Apply the updates in the order of the axis, so that the last of several updates to one element wins."""
     result = np.array(x)
@@ -88,8 +91,8 @@ def _scatter(x: Any, ids: Any, updates: Any, axis: int, reduction: str) -> Any:
     at = [part.ravel()[order][valid] for part in grid]
     at[axis] = ids.ravel()[order][valid] % max(size, 1)
     values = np.asarray(updates).ravel()[order][valid]
-    if reduction == "add":
-        np.add.at(result, tuple(at), values)
+    if reduction in REDUCTIONS:
+        REDUCTIONS[reduction].at(result, tuple(at), values)
     else:
         for *place, value in zip(*at, values, strict=True):
             result[tuple(place)] = value
@@ -192,15 +195,38 @@ def gather(x: TensorLike, axis: int, indices: TensorLike) -> Tensor:
     return apply(TAKE, part, ids, axis=place, wrap=True)
 
 
+def gather_nd(x: TensorLike, indices: TensorLike) -> Tensor:
+    """``y[...] = x[indices[..., 0], ..., indices[..., k - 1]]``: the last axis of ``indices`` (int32) is a position.
+
+    ``indices`` (..., k) choose along the first k axes of ``x``, the rest of its axes follow: the result has the shape
+    ``indices.shape[:-1] + x.shape[k:]``. Indices out of range, and negative ones, are as in :func:`take`.
+
+    Raises:
+        IndexError, UnsupportedDtype: as :func:`take`.
+        ShapeMismatch: k is 0, or exceeds the axes of ``x``.
+
+    >>> print(tc.gather_nd([[10, 20], [30, 40]], [[0, 1], [1, 0]]).numpy())
+    [20 30]
+    """
+    tensor = as_tensor(x, like=(indices,))
+    where_to = indices if isinstance(indices, Tensor) else np.asarray(indices)
+    depth = where_to.shape[-1] if where_to.ndim else 0
+    if not 1 <= depth <= tensor.ndim:
+        raise ShapeMismatch(f"gather_nd: the last axis of indices {where_to.shape} must be 1 to {tensor.ndim} long")
+    ids = [_indices(where_to[..., i], tensor, tensor.shape[i]) for i in range(depth)]
+    return _take_points(tensor, ids, range(depth))
+
+
 def scatter(
     x: TensorLike, indices: TensorLike, updates: TensorLike, axis: int = -1, reduction: str = "assign"
 ) -> Tensor:
-    """Copy ``x`` and set ``y[indices[i, j], j] = updates[i, j]`` (for ``axis`` 0), or ``+=`` with ``reduction="add"``.
+    """Copy ``x`` and set ``y[indices[i, j], j] = updates[i, j]`` (for ``axis`` 0), or combine both by ``reduction``.
 
-    ``indices`` (int32) and ``updates`` have one shape with as many axes as ``x``, not longer than ``x`` along the axes
-    other than ``axis``. If an index occurs twice, "add" adds both updates, and "assign" uses the last one along
-    ``axis``, on every device. float16 is summed in float32. An update has no effect if its index
-    is on a device and out of range.
+    ``reduction`` is "assign", "add", "mul", "max" or "min". ``indices`` (int32) and ``updates`` have one shape with as
+    many axes as ``x``, not longer than ``x`` along the axes other than ``axis``. If an index occurs twice, "assign"
+    uses the last update along ``axis`` and the others combine all, in their order, on every device. float16 is added
+    and multiplied in float32; "max" and "min" of NaN are NaN. An update has no effect if its index is on a device and
+    out of range.
 
     Raises:
         IndexError: an index on the host is out of range.
@@ -211,19 +237,23 @@ def scatter(
     [10  2 30]
     >>> print(tc.scatter([1, 2, 3], [0, 0], [10, 10], reduction="add").numpy())
     [21  2  3]
+    >>> print(tc.scatter([5, 2, 3], [0, 1], [4, 9], reduction="max").numpy())
+    [5 9 3]
     """
-    if reduction not in ("assign", "add"):
-        raise TensorCommonsError(f"scatter: reduction must be 'assign' or 'add', not {quoted(reduction)}")
+    if reduction not in ("assign", *REDUCTIONS):
+        names = ", ".join(map(repr, ("assign", *REDUCTIONS)))
+        raise TensorCommonsError(f"scatter: reduction must be one of {names}, not {quoted(reduction)}")
     tensor = as_tensor(x)
     place = normalize_axis(axis, tensor.ndim)
     ids = _indices(indices, tensor, tensor.shape[place])
     values = as_tensor(updates, like=(tensor,))
     if values.ndim == 0:
         values = broadcast_to(values, ids.shape)
-    if reduction == "add" and tensor.dtype is dtypes.bool:
-        raise UnsupportedDtype("scatter: reduction='add' takes numbers, not bool")
+    if reduction in REDUCTIONS and tensor.dtype is dtypes.bool:
+        raise UnsupportedDtype(f"scatter: reduction={reduction!r} takes numbers, not bool")
     _infer_scatter([tensor.spec, ids.spec, values.spec], {"axis": place})
-    kind = dtypes.float32 if reduction == "add" and tensor.dtype is dtypes.float16 else tensor.dtype
+    rounds = reduction in ("add", "mul") and tensor.dtype is dtypes.float16
+    kind = dtypes.float32 if rounds else tensor.dtype
     wide = [value if value.dtype is kind else astype(value, kind) for value in (tensor, values)]
     result = apply(SCATTER, wide[0], ids, wide[1], axis=place, reduction=reduction)
     return result if kind is tensor.dtype else astype(result, tensor.dtype)

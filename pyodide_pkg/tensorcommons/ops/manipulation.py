@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..backends.base import Spec
-from ..errors import ShapeMismatch, TensorCommonsError, quoted
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from ..graph.constant import constant
 from ..shapes import broadcast_shapes, normalize_axes, normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
+from .elementwise import not_equal, subtract
+from .indexing import take
 from .layout import PAD, broadcast_to, concat, permute_dims, reshape, view_at
+from .reading import values_of
 from .registry import apply, check_size
 
 ALL = slice(None)
@@ -169,23 +174,78 @@ def tile(x: TensorLike, repetitions: Sequence[int]) -> Tensor:
     return reshape(wide, sizes)
 
 
-def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:
+def repeat(x: TensorLike, repeats: int | TensorLike, axis: int | None = None) -> Tensor:
     """Repeat each element ``repeats`` times along ``axis`` (of the flattened array by default); one copy.
+
+    ``repeats`` is a number, or an array of one for each element of the axis; one of a single element counts for all. A
+    tensor is read, as for :func:`unique_all`.
+
+    Raises:
+        ReadRequired: ``repeats`` is on an asynchronous device, and the running Python cannot be suspended.
+        ShapeMismatch: a number is negative, or ``repeats`` does not match the axis.
+        UnsupportedDtype: ``repeats`` are not ints.
 
     >>> print(tc.repeat([1, 2], 2).numpy())
     [1 1 2 2]
+    >>> print(tc.repeat([1, 2], [0, 3]).numpy())
+    [2 2 2]
     """
     tensor = as_tensor(x)
     if axis is None:
         tensor, axis = reshape(tensor, (tensor.size,)), 0
-    if repeats < 0:
-        raise ShapeMismatch(f"repeat: repeats must not be negative, not {repeats}")
     at = normalize_axis(axis, tensor.ndim)
     before, size, after = tensor.shape[:at], tensor.shape[at], tensor.shape[at + 1 :]
-    wide = broadcast_to(reshape(tensor, (*before, size, 1, *after)), (*before, size, repeats, *after))
-    sizes = (*before, size * repeats, *after)
-    check_size("repeat", Spec(sizes, tensor.dtype))
-    return reshape(wide, sizes)
+    read = (
+        values_of(repeats, "repeat()", "tc.repeat(x, await repeats.read())") if isinstance(repeats, Tensor) else repeats
+    )
+    counts = np.asarray(read)
+    if counts.dtype.kind not in "iu" and counts.size:
+        raise UnsupportedDtype(f"repeat: repeats must be ints, not {counts.dtype}")
+    if counts.ndim > 1 or (counts.size != 1 and counts.shape != (size,)):
+        raise ShapeMismatch(f"repeat: repeats {counts.shape} do not match axis {at} of {tensor.shape}")
+    if (counts < 0).any():
+        raise ShapeMismatch(f"repeat: repeats must not be negative, not {counts.min()}")
+    if counts.size == 1:
+        count = int(counts.reshape(-1)[0])
+        wide = broadcast_to(reshape(tensor, (*before, size, 1, *after)), (*before, size, count, *after))
+        sizes = (*before, size * count, *after)
+        check_size("repeat", Spec(sizes, tensor.dtype))
+        return reshape(wide, sizes)
+    check_size("repeat", Spec((*before, int(counts.sum(dtype=np.int64)), *after), tensor.dtype))
+    return take(tensor, np.repeat(np.arange(size, dtype=np.int32), counts), axis=at)
+
+
+def diff(
+    x: TensorLike,
+    axis: int = -1,
+    n: int = 1,
+    prepend: TensorLike | None = None,
+    append: TensorLike | None = None,
+) -> Tensor:
+    """``y[i] = x[i + 1] - x[i]`` along ``axis``, ``n`` times; of bools, whether they differ.
+
+    The axis has ``n`` elements less. ``prepend`` and ``append``, of the shape of ``x`` but for ``axis``, are joined to
+    ``x`` before. Ints wrap.
+
+    Raises:
+        ShapeMismatch: ``n`` is negative, or shapes do not fit.
+
+    >>> print(tc.diff([1, 4, 9, 16]).numpy())
+    [3 5 7]
+    >>> print(tc.diff([1, 4, 9, 16], n=2, prepend=[0]).numpy())
+    [2 2 2]
+    """
+    tensor = as_tensor(x, like=(prepend, append))
+    at = normalize_axis(axis, tensor.ndim)
+    if n < 0:
+        raise ShapeMismatch(f"diff: n must not be negative, not {n}")
+    ends = [[] if end is None else [as_tensor(end, like=(tensor,))] for end in (prepend, append)]
+    if prepend is not None or append is not None:
+        tensor = concat([*ends[0], tensor, *ends[1]], at)
+    for _ in range(min(n, tensor.shape[at])):
+        later, earlier = _at(tensor, at, slice(1, None)), _at(tensor, at, slice(None, -1))
+        tensor = not_equal(later, earlier) if tensor.dtype.kind == "bool" else subtract(later, earlier)
+    return tensor
 
 
 def roll(x: TensorLike, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:

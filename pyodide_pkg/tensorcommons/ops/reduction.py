@@ -17,7 +17,7 @@ from ..dtypes import DType
 from ..errors import ShapeMismatch, UnsupportedDtype
 from ..shapes import normalize_axes, normalize_axis, part_length, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
-from .elementwise import add, astype, divide, multiply, not_equal, sqrt, subtract
+from .elementwise import WORDS, add, astype, divide, multiply, not_equal, sqrt, subtract
 from .indexing import take_along_axis
 from .layout import permute_dims, reshape
 from .manipulation import pad
@@ -26,8 +26,9 @@ from .registry import apply, define
 LONG = 2**16  # elements of a row from which it is reduced in parts
 PART = 2**13  # elements of a part
 FEW = 2**10  # rows below which rows are reduced in parts
-FLOATS = (dtypes.float32, dtypes.float16)
-NUMBERS = (*FLOATS, dtypes.int32, dtypes.uint32)
+FLOATS = ("float",)
+NUMBERS = ("float", "int", "uint")
+ANY_KIND = (*NUMBERS, "bool")
 Axes = int | Sequence[int] | None
 
 
@@ -48,7 +49,7 @@ def _define(name: str, function: Any, operations: int = 1) -> Op:
     """
 
     def reference(x: Any, axes: tuple[int, ...], keepdims: bool, dtype: str, parts: int = 1, **options: Any) -> Any:
-        wide = x.astype(np.float32) if x.dtype.kind == "f" else x
+        wide = x.astype(np.float32) if x.dtype == np.float16 else x
         with np.errstate(all="ignore"):
             if parts == 1:
                 return np.asarray(function(wide, axis=axes, keepdims=keepdims, **options)).astype(dtype)
@@ -121,11 +122,17 @@ ARGMAX = _define("argmax", _argmax)
 ARGMIN = _define("argmin", _argmin)
 
 
-def _tensor(x: TensorLike, op: str, allowed: Sequence[DType]) -> Tensor:
+def _tensor(x: TensorLike, op: str, kinds: tuple[str, ...] = ANY_KIND) -> Tensor:
     tensor = as_tensor(x)
-    if tensor.dtype not in allowed:
-        raise UnsupportedDtype(f"{op} takes {', '.join(map(str, allowed))}, not {tensor.dtype}: cast with tc.astype()")
+    if tensor.dtype.kind not in kinds:
+        raise UnsupportedDtype(f"{op} takes {WORDS[kinds]}, not {tensor.dtype}: cast with tc.astype()")
     return tensor
+
+
+def _floats(x: TensorLike, op: str) -> Tensor:
+    """Convert ``x`` to a tensor of floats; ints become float32."""
+    tensor = _tensor(x, op, NUMBERS)
+    return tensor if tensor.dtype.kind == "float" else astype(tensor, dtypes.float32)
 
 
 def _is_long(tensor: Tensor, axes: Sequence[int]) -> bool:
@@ -198,12 +205,12 @@ def prod(x: TensorLike, axis: Axes = None, keepdims: bool = False, dtype: object
 
 
 def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Arithmetic mean of floats over ``axis``; NaN for no elements.
+    """Arithmetic mean over ``axis``, of ints in float32; NaN for no elements.
 
     >>> print(tc.mean([1.0, 2.0, 6.0]).numpy())
     3.0
     """
-    tensor = _tensor(x, "mean", FLOATS)
+    tensor = _floats(x, "mean")
     return _reduce(MEAN, tensor, axis, keepdims, tensor.dtype)
 
 
@@ -233,7 +240,7 @@ def any(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     >>> print(tc.any([[0, 1], [0, 0]], axis=1).numpy())
     [ True False]
     """
-    return _reduce(ANY, _tensor(x, "any", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
+    return _reduce(ANY, _tensor(x, "any"), axis, keepdims, dtypes.bool)
 
 
 def all(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
@@ -242,7 +249,7 @@ def all(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
     >>> print(tc.all([[0, 1], [1, 1]], axis=1).numpy())
     [False  True]
     """
-    return _reduce(ALL, _tensor(x, "all", (*NUMBERS, dtypes.bool)), axis, keepdims, dtypes.bool)
+    return _reduce(ALL, _tensor(x, "all"), axis, keepdims, dtypes.bool)
 
 
 def count_nonzero(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
@@ -251,12 +258,12 @@ def count_nonzero(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> T
     >>> print(tc.count_nonzero([0, 3, 4]).numpy())
     2
     """
-    tensor = _tensor(x, "count_nonzero", (*NUMBERS, dtypes.bool))
+    tensor = _tensor(x, "count_nonzero")
     return _reduce(COUNT_NONZERO, tensor, axis, keepdims, dtypes.int32)
 
 
 def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """``sum((x - mean(x)) ** 2) / (n - correction)`` over the n elements of ``axis``.
+    """``sum((x - mean(x)) ** 2) / (n - correction)`` over the n elements of ``axis``, of ints in float32.
 
     A large mean loses no precision (Welford, 1962; Chan, Golub and LeVeque, 1979). As in NumPy, a negative
     ``n - correction`` counts as 0: the result is infinite or NaN.
@@ -264,7 +271,7 @@ def var(x: TensorLike, axis: Axes = None, correction: float = 0.0, keepdims: boo
     >>> print(tc.var([1.0, 3.0]).numpy())
     1.0
     """
-    tensor = _tensor(x, "var", FLOATS)
+    tensor = _floats(x, "var")
     axes = normalize_axes(axis, tensor.ndim)
     count = size_of([tensor.shape[a] for a in axes])
     if _is_long(tensor, axes) and tensor.dtype is dtypes.float32 and count > correction:
@@ -327,6 +334,12 @@ def _cumulative_sum(x: Any, include_initial: bool, dtype: str) -> Any:
     return np.concatenate([np.zeros((*x.shape[:-1], 1), dtype), total], -1) if include_initial else total
 
 
+def _cumulative_prod(x: Any, include_initial: bool, dtype: str) -> Any:
+    total = np.cumprod(x, -1, dtype=np.float64 if x.dtype.kind == "f" else dtype).astype(dtype)
+    return np.concatenate([np.ones((*x.shape[:-1], 1), dtype), total], -1) if include_initial else total
+
+
+CUMULATIVE_PROD = define("cumulative_prod", _infer_cumulative, _cumulative_prod, operations=per_element(1))
 CUMULATIVE_SUM = define("cumulative_sum", _infer_cumulative, _cumulative_sum, operations=per_element(1))
 
 
@@ -341,13 +354,35 @@ def cumulative_sum(
     >>> print(tc.cumulative_sum([1, 2, 3]).numpy())
     [1 3 6]
     """
+    return _cumulative(CUMULATIVE_SUM, x, axis, include_initial, dtype)
+
+
+def cumulative_prod(
+    x: TensorLike, axis: int | None = None, include_initial: bool = False, dtype: object = None
+) -> Tensor:
+    """``y[i] = x[0] * ... * x[i]`` along ``axis``, which is optional for a tensor of one axis.
+
+    With ``include_initial`` the products begin with a 1, so that the axis has one more element. ``x`` is cast to
+    ``dtype`` first: see :func:`sum`. With ``dtype="bool"`` a result is true if all elements so far are, as in NumPy.
+
+    >>> print(tc.cumulative_prod([1, 2, 3]).numpy())
+    [1 2 6]
+    """
+    return _cumulative(CUMULATIVE_PROD, x, axis, include_initial, dtype)
+
+
+def _cumulative(op: Op, x: TensorLike, axis: int | None, include_initial: bool, dtype: object) -> Tensor:
     tensor, kind = _converted(x, dtype)
     if axis is None and tensor.ndim != 1:
-        raise ShapeMismatch(f"cumulative_sum: pass axis for a tensor with {tensor.ndim} axes")
+        raise ShapeMismatch(f"{op.name}: pass axis for a tensor with {tensor.ndim} axes")
     place = normalize_axis(axis or 0, tensor.ndim)
     order = [a for a in range(tensor.ndim) if a != place] + [place]
     counted = dtypes.int32 if kind is dtypes.bool else kind
-    result = _running_sum(permute_dims(tensor, order), include_initial, counted)
+    row = permute_dims(tensor, order)
+    if op is CUMULATIVE_SUM:
+        result = _running_sum(row, include_initial, counted)
+    else:
+        result = apply(op, row, include_initial=include_initial, dtype=counted.name)
     result = not_equal(result, 0) if kind is dtypes.bool else result
     return permute_dims(result, [order.index(a) for a in range(tensor.ndim)])
 

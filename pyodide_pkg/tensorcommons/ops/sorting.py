@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Spec
-from ..errors import ShapeMismatch, UnsupportedDtype
+from ..errors import ShapeMismatch
 from ..shapes import normalize_axis
 from ..tensor import Tensor, TensorLike, as_tensor
 from .indexing import take_along_axis
@@ -23,7 +23,6 @@ from .registry import apply, define
 
 PART = 128  # elements that are sorted by comparing all pairs
 MOST = 128  # the largest k of a tournament; for more, a sort is faster
-ORDERED = (dtypes.float32, dtypes.float16, dtypes.int32, dtypes.uint32, dtypes.bool)
 
 
 def _infer_leaders(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -44,7 +43,13 @@ def _leaders(x: Any, candidates: Any = None, *, part: int, k: int, width: int, d
     if size == 0:
         return result
     ids = np.broadcast_to(np.arange(size), x.shape[:-1] + (size,)) if candidates is None else candidates
-    for number, first in enumerate(range(0, size, part)):
+    whole = size // part if k == part and width == size else 0  # parts of a sort, which are rows of one array
+    if whole:
+        own = ids[..., : whole * part].reshape(*x.shape[:-1], whole, part)
+        values = np.take_along_axis(x, ids[..., : whole * part], -1).reshape(own.shape)
+        best = np.take_along_axis(own, _order(values, descending), -1)
+        result[..., : whole * part] = best.reshape(*x.shape[:-1], whole * part)
+    for number, first in enumerate(range(whole * part, size, part), whole):
         own = ids[..., first : first + part]
         order = _order(np.take_along_axis(x, np.maximum(own, 0), -1), descending)
         missing = np.take_along_axis(own < 0, order, -1)
@@ -69,8 +74,6 @@ MERGE_RUNS = define("merge_runs", _infer_merge, _merge_runs)
 def _last_axis(x: TensorLike, axis: int, op: str) -> tuple[Tensor, list[int]]:
     """Move the axis to the end; return the tensor and the permutation that restores the order."""
     tensor = as_tensor(x)
-    if tensor.dtype not in ORDERED:
-        raise UnsupportedDtype(f"{op} takes {', '.join(map(str, ORDERED))}, not {tensor.dtype}: cast with tc.astype()")
     place = normalize_axis(axis, tensor.ndim)
     order = [a for a in range(tensor.ndim) if a != place] + [place]
     return permute_dims(tensor, order), [order.index(a) for a in range(tensor.ndim)]

@@ -41,11 +41,23 @@ def _appended(cache: Any, update: Any, position: Any) -> Any:
     return y
 
 
-def _scattered(x: Any, ids: Any, updates: Any, *, add: bool) -> Any:
+def _scattered(x: Any, ids: Any, updates: Any, combine: Any = lambda before, update: update) -> Any:
     y = np.array(x)
-    for i, j in np.ndindex(*ids.shape):
-        y[ids[i, j], j] = updates[i, j] + (y[ids[i, j], j] if add else 0)
+    with np.errstate(over="ignore"):
+        for i, j in np.ndindex(*ids.shape):
+            y[ids[i, j], j] = combine(y[ids[i, j], j], updates[i, j])
     return y
+
+
+def _sorted_row(rng: np.random.Generator, dtype: str, shapes: Shapes) -> list[Any]:
+    """Make a sorted row with elements that occur twice, one NaN, and values of which some are in it."""
+    row = np.sort(drawn(rng, dtype, shapes[0]))
+    values = drawn(rng, dtype, shapes[1])
+    if row.size:
+        row[-1] = np.nan if row.dtype.kind == "f" else row[-1]
+        chosen = np.resize(rng.choice(row, 5), shapes[1])
+        values = np.where(rng.random(shapes[1]) < 0.5, chosen, values)
+    return [row, np.asarray(values, dtype)]
 
 
 def _order(x: Any, count: int) -> Any:
@@ -61,8 +73,19 @@ TABLES: tuple[Shapes, ...] = (((5, 3), (7,)), ((1, 1), ()), ((11, 4), (2, 0)), (
 declare("take_along_axis", lambda x, ids: tc.take(x, ids, 0), lambda x, ids: x[ids], TABLES, DTYPES, values=_ids(0), **EXACT)  # noqa: E501 # fmt: skip
 declare("take_along_axis", lambda x, ids: tc.take_along_axis(x, ids, 1), lambda x, ids: np.take_along_axis(x, ids, 1), (((3, 5), (3, 2)), ((2, 7, 3), (2, 9, 3)), ((1, 1), (1, 1)), ((2, 3), (2, 0))), DTYPES, values=_ids(1), **EXACT)  # noqa: E501 # fmt: skip
 UPDATES: tuple[Shapes, ...] = (((5, 3), (4, 3), (4, 3)), ((2, 7), (9, 5), (9, 5)), ((1, 1), (0, 1), (0, 1)))
-declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0), lambda x, i, u: _scattered(x, i, u, add=False), UPDATES, DTYPES, values=_ids(0), **EXACT)  # noqa: E501 # fmt: skip
-declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0, "add"), lambda x, i, u: _scattered(x, i, u, add=True), UPDATES, DTYPES[:4], values=_ids(0))  # noqa: E501 # fmt: skip
+declare("scatter", lambda x, i, u: tc.scatter(x, i, u, 0), _scattered, UPDATES, DTYPES, values=_ids(0), **EXACT)
+for _reduction, _combine in (("add", np.add), ("mul", np.multiply), ("max", np.maximum), ("min", np.minimum)):
+    declare("scatter", lambda x, i, u, r=_reduction: tc.scatter(x, i, u, 0, r), lambda x, i, u, c=_combine: _scattered(x, i, u, c), UPDATES, DTYPES[:4], values=_ids(0))  # noqa: E501 # fmt: skip
+SEARCHES: tuple[Shapes, ...] = (
+    ((7,), (5,)),
+    ((1,), (2, 3)),
+    ((100,), (7, 1, 3)),
+    ((0,), (3,)),
+    ((5,), ()),
+    ((3,), (0, 2)),
+)
+for _side in ("left", "right"):
+    declare("searchsorted", lambda x, v, s=_side: tc.searchsorted(x, v, s), lambda x, v, s=_side: np.asarray(np.searchsorted(x, v, s)).astype(np.int32), SEARCHES, DTYPES, values=_sorted_row, **EXACT)  # noqa: E501 # fmt: skip
 CACHES: tuple[Shapes, ...] = (((2, 3, 7, 5), (2, 3, 2, 5), (2,)), ((1, 2, 9, 8), (1, 2, 1, 8), ()), ((3, 1, 4, 4), (3, 1, 4, 4), (3,)), ((1, 1, 1, 1), (1, 1, 1, 1), (1,)), ((2, 2, 5, 3), (2, 2, 0, 3), ()))  # noqa: E501 # fmt: skip
 declare("kv_cache_append", tc.kv_cache_append, _appended, CACHES, DTYPES, values=_positions, **EXACT)
 

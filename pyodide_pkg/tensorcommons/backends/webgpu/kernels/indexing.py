@@ -194,6 +194,16 @@ def _moved_update(step: Step, axis: int, first: int) -> Attributes:
     return {**step.attrs, "first": before + first} if axis == step.attrs["axis"] else step.attrs
 
 
+# WGSL of what an update leaves, of ints and of floats.
+STORED = {
+    "assign": ("value", "value"),
+    "add": ("load_y(slot) + value", "load_y(slot) + value"),
+    "mul": ("load_y(slot) * value", "load_y(slot) * value"),
+    "max": ("max(load_y(slot), value)", "op_maximum(load_y(slot), value)"),
+    "min": ("min(load_y(slot), value)", "op_minimum(load_y(slot), value)"),
+}
+
+
 def _update(step: Step, adapter: Adapter) -> list[Dispatch]:
     """The updates into what is there already."""
     ids, updates = step.inputs
@@ -203,13 +213,13 @@ def _update(step: Step, adapter: Adapter) -> list[Dispatch]:
         return []
     layouts = [ids.layout, updates.layout, step.output.layout]
     dispatches = []
-    adds = step.attrs["reduction"] == "add"
+    combined = STORED[str(step.attrs["reduction"])][step.output.dtype.wgsl == "f32"]
     fibres = merge_axes([_without(layout, axis) for layout in layouts])
     steps = [layout.strides[axis] for layout in layouts]
     ends = vectors(fibres[0].shape, 2, "I") + b"".join(vectors(layout.strides, 2, "i") for layout in fibres)
     variables = {
         "workgroup": str(adapter.workgroup),
-        "store": "store_y(slot, load_y(slot) + value);" if adds else "store_y(slot, value);",
+        "store": f"store_y(slot, {combined});",
     }
     buffers = (Buffer("ids", ids), Buffer("updates", updates), Buffer("y", step.output, written=True))
     groups = spread(fibres[0].size, adapter.workgroup)

@@ -1,4 +1,4 @@
-"""Reductions over any axes, ``reduction.wgsl``, and running sums, ``cumulative_sum.wgsl``."""
+"""Reductions over any axes, ``reduction.wgsl``, and running sums and products, ``cumulative.wgsl``."""
 
 from __future__ import annotations
 
@@ -206,23 +206,23 @@ SCANNED = 4  # neighbours of a row that a lane has at a time
 
 
 # What the lanes before this one have in this tile, by doubling steps (Hillis and Steele, 1986).
-SCAN = """for (var j = first; j < end; j++) { run += value(x_row + j); }
-    shared_sums[lane] = run;
+SCAN = """for (var j = first; j < end; j++) { run ${sign}= value(x_row + j); }
+    shared_results[lane] = run;
     for (var step = 1u; step < lanes; step *= 2u) {
       workgroupBarrier();
-      var more = Sum();
-      if (place >= step) { more = shared_sums[lane - step]; }
+      var more = $start;
+      if (place >= step) { more = shared_results[lane - step]; }
       workgroupBarrier();
-      run += more;
-      shared_sums[lane] = run;
+      run ${sign}= more;
+      shared_results[lane] = run;
     }
     workgroupBarrier();
-    let whole = shared_sums[lane - place + lanes - 1u];
+    let whole = shared_results[lane - place + lanes - 1u];
     workgroupBarrier();
-    run = select(Sum(), shared_sums[max(lane, 1u) - 1u], place > 0u);"""
+    run = select($start, shared_results[max(lane, 1u) - 1u], place > 0u);"""
 
 
-def _cumulative_sum(step: Step, adapter: Adapter) -> list[Dispatch]:
+def _cumulative(step: Step, adapter: Adapter) -> list[Dispatch]:
     (x,) = step.inputs
     rows, columns = rows_and_columns(x)
     if step.output.layout.size == 0:
@@ -236,17 +236,20 @@ def _cumulative_sum(step: Step, adapter: Adapter) -> list[Dispatch]:
     if not alone:
         workgroup, block = LANES, SCANNED
         lanes = min(1 << max(-(-columns // SCANNED) - 1, 0).bit_length(), LANES)
+    start, sign = ("$type_y(0)", "+") if step.op.name == "cumulative_sum" else ("$type_y(1)", "*")
     variables = {
         "workgroup": str(workgroup),
         "lanes": str(lanes),
-        "shared": "" if alone else "var<workgroup> shared_sums: array<Sum, ${workgroup}>;",
+        "start": start,
+        "sign": sign,
+        "shared": "" if alone else "var<workgroup> shared_results: array<Result, ${workgroup}>;",
         "before": "" if alone else SCAN,
-        "carry": "carry += run;" if alone else "workgroupBarrier();\n    carry += whole;",
+        "carry": "carry ${sign}= run;" if alone else "workgroupBarrier();\n    carry ${sign}= whole;",
     }
     params = struct.pack("<4I", rows, columns, step.attrs["include_initial"], block)
     buffers = (Buffer("x", x), Buffer("y", step.output, written=True))
     groups = spread(rows, workgroup // lanes)
-    return [Dispatch("reduction/cumulative_sum", variables, params, buffers, groups, loops)]
+    return [Dispatch("reduction/cumulative", variables, params, buffers, groups, loops)]
 
 
 def _cut(step: Step, axis: int) -> list[int | None] | None:
@@ -263,5 +266,6 @@ def _cut(step: Step, axis: int) -> list[int | None] | None:
 
 KERNELS = [
     *(Kernel(name, _reduce, lambda position, layout: True, _cut) for name in OPS),
-    Kernel("cumulative_sum", _cumulative_sum, cut=along_rows),
+    Kernel("cumulative_sum", _cumulative, cut=along_rows),
+    Kernel("cumulative_prod", _cumulative, cut=along_rows),
 ]

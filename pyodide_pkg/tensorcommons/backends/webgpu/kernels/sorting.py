@@ -1,4 +1,4 @@
-"""Positions in order: ``leaders.wgsl`` and ``merge_runs.wgsl``."""
+"""Positions in order: ``leaders.wgsl``, ``merge_runs.wgsl`` and ``searchsorted.wgsl``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from ...base import Step
 from ..accessors import Buffer
 from ..shader import Dispatch
-from .common import Adapter, Kernel, along_rows, rows_and_columns, spread
+from .common import Adapter, Kernel, along_rows, is_leading, rows_and_columns, spread
 
 NEIGHBOURS = 8  # results of one invocation of merge_runs.wgsl
 KEYS = {"f32": "float_key(x)", "i32": "int_key(x)", "u32": "x", "bool": "u32(x)"}
@@ -50,4 +50,28 @@ def _merge_runs(step: Step, adapter: Adapter) -> list[Dispatch]:
     return [Dispatch("sorting/merge_runs", variables, params, buffers, groups)]
 
 
-KERNELS = [Kernel("leaders", _leaders, cut=along_rows), Kernel("merge_runs", _merge_runs, cut=along_rows)]
+def _searchsorted(step: Step, adapter: Adapter) -> list[Dispatch]:
+    x, values = step.inputs
+    size = values.layout.size
+    if size == 0:
+        return []
+    variables = {
+        "workgroup": str(adapter.workgroup),
+        "key": KEYS[str(x.dtype.wgsl)],
+        "before": "<" if step.attrs["side"] == "left" else "<=",
+    }
+    params = struct.pack("<2I8x", size, x.layout.size)
+    buffers = (Buffer("x", x), Buffer("values", values), Buffer("y", step.output, written=True))
+    return [Dispatch("sorting/searchsorted", variables, params, buffers, spread(size, adapter.workgroup))]
+
+
+def _along_values(step: Step, axis: int) -> list[int | None] | None:
+    """Along the values, each part with the whole row."""
+    return [None, axis] if is_leading(step, axis) else None
+
+
+KERNELS = [
+    Kernel("leaders", _leaders, cut=along_rows),
+    Kernel("merge_runs", _merge_runs, cut=along_rows),
+    Kernel("searchsorted", _searchsorted, cut=_along_values),
+]

@@ -28,6 +28,7 @@ REFUSED = {
     **dict.fromkeys(("bitwise_left_shift", "bitwise_right_shift"), "WebNN has no operation on bits of ints"),
     "leaders": "WebNN has no sorting",
     "merge_runs": "WebNN has no sorting",
+    "searchsorted": "WebNN has no search in sorted elements",
     **dict.fromkeys(("sample", "repetition_penalty"), "host and device share a processor there, so the host chooses"),
     "scatter": "WebNN leaves open what becomes of an index that is there twice",
 }

@@ -187,6 +187,27 @@ def _cumulative_sum(low: LoweringContext, value: Value) -> Operand:
     return b.cast(y, dtype)
 
 
+def _cumulative_prod(low: LoweringContext, value: Value) -> Operand:
+    """Products of twice as many neighbours in each step (Hillis and Steele, 1986)."""
+    (x,), b = low.given(value), low.b
+    dtype = physical(value.spec.dtype)
+    x = b.wide(x)
+    x = b.cast(x, "float32" if dtype == "float16" else dtype)
+    *rows, size = x.shape
+
+    def ones(count: int) -> Operand:
+        return b.filled(1, (*rows, count), x)
+
+    y, step = x, 1
+    while x.size and step < size:
+        before = b.slice(y, [0] * len(x.shape), (*rows, size - step), [1] * len(x.shape))
+        y = b.binary("mul", y, b.concat([ones(step), before], len(rows)))
+        step *= 2
+    if value.attrs["include_initial"]:
+        y = b.concat([ones(1), y], len(rows)) if x.size else ones(size + 1)
+    return b.cast(y, dtype)
+
+
 RULES: dict[str, Rule] = {
     "sum": _reduction(by("reduceSum")),
     "prod": _reduction(by("reduceProduct")),
@@ -202,4 +223,5 @@ RULES: dict[str, Rule] = {
     "likeliest": _likeliest,
     "argmin": _reduction(_position("reduceMin")),
     "cumulative_sum": _cumulative_sum,
+    "cumulative_prod": _cumulative_prod,
 }

@@ -1,10 +1,11 @@
-// y[row, j + initial] = x[row, 0] + ... + x[row, j], row-major rows; y[row, 0] = 0 where initial is 1.
+// y[row, j + initial] = x[row, 0] + ... + x[row, j], row-major rows; y[row, 0] = 0 where initial is 1. Or the products,
+// which begin with 1: `start` and `sign` are 0 and +, or 1 and *.
 //
 // bindings: 0 params · 1 x · 2 y
 // dispatch: `lanes` invocations a row, workgroups spread over x and y; one lane a row without workgroup memory
 //
-// A row is processed in tiles; each lane adds up `block` neighbouring elements of a tile. The sum before a tile is kept
-// separate from the sum within it, so that a row of 100,000 elements keeps its precision.
+// A row is processed in tiles; each lane combines `block` neighbouring elements of a tile. The result before a tile is kept
+// separate from that within it, so that a row of 100,000 elements keeps its precision.
 
 struct Params {
   rows: u32,
@@ -15,8 +16,8 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-alias Sum = $type_y;
-fn value(i: u32) -> Sum { return Sum(load_x(i)); }
+alias Result = $type_y;
+fn value(i: u32) -> Result { return Result(load_x(i)); }
 
 $shared
 
@@ -29,16 +30,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let x_row = row * p.columns;
   let y_row = row * (p.columns + p.initial);
   let columns = select(0u, p.columns, row < p.rows);
-  if (row < p.rows && p.initial != 0u && place == 0u) { store_y(y_row, Sum()); }
-  var carry = Sum();
+  if (row < p.rows && p.initial != 0u && place == 0u) { store_y(y_row, $start); }
+  var carry = $start;
   for (var tile = 0u; tile < p.columns; tile += lanes * p.block) {
     let first = tile + place * p.block;
     let end = min(first + p.block, columns);
-    var run = Sum();
+    var run = $start;
     $before
     for (var j = first; j < end; j++) {
-      run += value(x_row + j);
-      store_y(y_row + j + p.initial, carry + run);
+      run ${sign}= value(x_row + j);
+      store_y(y_row + j + p.initial, carry $sign run);
     }
     $carry
   }
