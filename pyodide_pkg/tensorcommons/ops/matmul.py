@@ -51,7 +51,9 @@ def finished(y: Any, more: Sequence[Any], activation: str | None, residual: bool
 
 
 def _infer_matmul(specs: Sequence[Spec], attrs: Attributes) -> Spec:
-    dtype = common_float(specs, "matmul")
+    if any(spec.dtype.kind == "bool" for spec in specs):
+        raise UnsupportedDtype("matmul takes floats or ints, not bool: cast with tc.astype()")
+    dtype = dtypes.result_type([spec.dtype for spec in specs])
     a, b = (spec.shape for spec in specs)
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
         raise ShapeMismatch(f"matmul: shapes {a} and {b} must be (..., m, k) and (..., k, n)")
@@ -75,10 +77,20 @@ LINEAR = define(
     multiply_adds=_multiply_adds,
     operations=epilogue_operations,
 )
+
+
+def _matmul(a: Any, b: Any) -> Any:
+    """Multiply in the common dtype; float16 in float32. Ints wrap around."""
+    common = np.result_type(a, b)
+    wide = np.dtype(np.float32) if common == np.float16 else common
+    with np.errstate(all="ignore"):
+        return np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False)).astype(common, copy=False)
+
+
 MATMUL = define(
     "matmul",
     _infer_matmul,
-    lambda a, b: np.matmul(as_float32(a), as_float32(b)),
+    _matmul,
     multiply_adds=_multiply_adds,
 )
 
@@ -97,8 +109,9 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
 def matmul(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Multiply matrices over the last two axes, ``(..., m, k) @ (..., k, n)``; the leading axes broadcast.
 
-    As in NumPy, a vector is a row on the left and a column on the right, and the result does not have its axis. Dtypes
-    are those of :func:`linear`.
+    As in NumPy, a vector is a row on the left and a column on the right, and the result does not have its axis. Sums
+    of float16 are float32; those of ints have the common dtype of the operands, and wrap around. WebNN multiplies
+    floats alone: products of ints are computed by the next device.
 
     >>> print(tc.matmul([[1.0, 2.0]], [[3.0], [4.0]]).numpy())
     [[11.]]

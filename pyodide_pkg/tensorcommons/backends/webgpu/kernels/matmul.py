@@ -2,7 +2,8 @@
 
 A software adapter multiplies in registers alone (``linear.wgsl``, ``row.wgsl``, ``packed.wgsl``, ``matmul.wgsl``).
 Hardware keeps tiles in workgroup memory (``tiled.wgsl``), cuts the depth of small products among more invocations
-(``sliced.wgsl``), or has units for matrices of float16 (``subgroup_gemm.wgsl``).
+(``sliced.wgsl``), or has units for matrices of float16 (``subgroup_gemm.wgsl``). Ints have one kernel everywhere
+(``integers.wgsl``).
 """
 
 from __future__ import annotations
@@ -159,6 +160,17 @@ class Product:
         if self.fast:
             raise InternalError("activations of many rows are rounded in a step before: graph/int8_activations.py")
         return [self.dispatch(self.tile(adapter), adapter)]
+
+    def of_integers(self) -> list[Dispatch]:
+        """The product of ints, whose order of sums does not change the result."""
+        groups = (-(-self.columns // 16), *spread(-(-self.rows // 16) * size_of(self.batch), 1)[:2])
+        buffers = (Buffer("a", self.a), Buffer("b", self.b), Buffer("y", self.output, written=True))
+        params = self._params(size_of(self.batch))
+        return (
+            [Dispatch("matmul/integers", {}, params, buffers, groups, self.depth + 30)]
+            if self.output.layout.size
+            else []
+        )
 
     def _has_few_rows(self, adapter: Adapter) -> bool:
         product = self.whole or self
@@ -476,7 +488,8 @@ def _each_linear(step: Step) -> list[Step]:
 
 
 def _matmul(step: Step, adapter: Adapter) -> Sequence[Dispatch]:
-    return _matmul_of(step).dispatches(adapter)
+    product = _matmul_of(step)
+    return product.dispatches(adapter) if step.output.dtype.kind == "float" else product.of_integers()
 
 
 def _matmul_of(step: Step) -> Product:

@@ -70,6 +70,8 @@ def linear_of(b: GraphBuilder, value: Value, x: Operand, weight: Operand, more: 
 
 
 def _matmul(low: LoweringContext, value: Value) -> Operand:
+    if value.spec.dtype.kind != "float":
+        raise low.b.refuse("WebNN multiplies matrices of floats only")
     a, c = (low.b.cast(each, "float32") for each in low.given(value))
     return low.b.cast(low.b.matmul(a, c), value.spec.dtype.name)
 
