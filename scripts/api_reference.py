@@ -100,6 +100,18 @@ Unless an entry says otherwise:
   device is raised by the read: `UnsupportedOp`, `MemoryBudgetError`, `DeviceError`.""",
         sorted(ops.__all__),
     ),
+    "linalg": (
+        "tensorcommons.linalg",
+        """The `linalg` extension of the Python array API, and `norm` as in NumPy, with the rules of
+[operations](operations.md).
+
+What needs a decomposition is computed on the host, as each entry says: a call reads its operands, and the result is on
+their device. On the CPU device it does not wait. Elsewhere it waits where Python can be suspended, and raises
+`ReadRequired` where it cannot: move the operand first, `x = await x.to("cpu")`. A function that is traced by
+`tc.compile()` has no values yet, so such a call is refused there. float16 is computed in float32. General eigenvalues
+(`eigvals`, which can be complex) and `lu` do not exist.""",
+        [f"linalg.{name}" for name in tc.linalg.__all__],
+    ),
     "functional": (
         "tensorcommons.nn.functional",
         """Functions of neural networks with the names and parameters of PyTorch's `torch.nn.functional`.

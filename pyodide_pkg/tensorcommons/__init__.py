@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import dtypes, errors, nn
+from . import dtypes, errors, linalg, nn
 from .backends.current import set_default_device
 from .backends.device import Device
 from .backends.select import Devices
@@ -55,6 +55,7 @@ __all__ = [
     "explain_plan",
     "from_pretrained",
     "get_compatible_models_for_tensor",
+    "linalg",
     "nn",
     "open_cache",
     "open_devices",

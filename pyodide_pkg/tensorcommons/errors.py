@@ -17,6 +17,7 @@
      ├─ ShapeMismatch          incompatible shapes
      ├─ UnsupportedDtype       a dtype that the operation or the device does not support
      ├─ UnsupportedOp          an op that the device cannot run, with the reason
+     ├─ LinAlgError            a matrix without the inverse or decomposition (also a np.linalg.LinAlgError)
      ├─ InvalidWeights         a damaged or inconsistent checkpoint, with the file and the reason
      ├─ UnsupportedModel       an architecture that is not supported
      ├─ DownloadError          a file that could not be downloaded, with its address and the reason
@@ -29,6 +30,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 QUOTED = 80  # characters of an untrusted value that a message shows
 
@@ -254,6 +257,15 @@ class UnsupportedOp(TensorCommonsError):
         self.op = op
         self.device = device
         self.reason = reason
+
+
+class LinAlgError(TensorCommonsError, np.linalg.LinAlgError):
+    """A matrix does not have the inverse or decomposition, or the iteration for it does not converge.
+
+    >>> tc.linalg.inv([[1.0, 2.0], [2.0, 4.0]])
+    Traceback (most recent call last):
+    tensorcommons.errors.LinAlgError: linalg.inv of shape (2, 2): Singular matrix
+    """
 
 
 class InvalidWeights(TensorCommonsError):

@@ -29,6 +29,7 @@ OPS = (
     "reduction",
     "normalization",
     "matmul",
+    "linalg",
     "attention",
     "embedding",
     "formats",

@@ -23,6 +23,7 @@ ROWS = (
     ("tasks",),
     ("models",),
     ("nn",),
+    ("linalg",),
     ("ops",),
     ("sharing", "hub"),
     ("compiled",),

@@ -26,6 +26,8 @@ from .creation import (
     zeros,
     zeros_like,
 )
+from .distance import cdist
+from .einsum import einsum
 from .elementwise import (
     abs,
     acos,
@@ -95,7 +97,7 @@ from .elementwise import (
 )
 from .indexing import embedding, gather, gather_nd, getitem, scatter, take, take_along_axis
 from .layout import broadcast_to, concat, permute_dims, reshape
-from .linalg import dot, outer, tensordot, vecdot
+from .linalg import dot, norm, outer, tensordot, vecdot
 from .manipulation import (
     broadcast_arrays,
     diff,
@@ -168,6 +170,7 @@ __all__ = [
     "bitwise_xor",
     "broadcast_arrays",
     "broadcast_to",
+    "cdist",
     "ceil",
     "clip",
     "concat",
@@ -183,6 +186,7 @@ __all__ = [
     "diff",
     "divide",
     "dot",
+    "einsum",
     "elu",
     "embedding",
     "empty",
@@ -246,6 +250,7 @@ __all__ = [
     "nan_to_num",
     "negative",
     "nonzero",
+    "norm",
     "not_equal",
     "ones",
     "ones_like",
