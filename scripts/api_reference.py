@@ -112,6 +112,17 @@ their device. On the CPU device it does not wait. Elsewhere it waits where Pytho
 (`eigvals`, which can be complex) and `lu` do not exist.""",
         [f"linalg.{name}" for name in tc.linalg.__all__],
     ),
+    "random": (
+        "Random numbers",
+        """The same numbers on every device, which a seed determines: those of NumPy's Philox, drawn on the host.
+Functions of the module draw from a shared generator, which `tc.random.seed` begins again. `shape` is a tuple or an int,
+`device` a Device or a kind; the default is that of `set_default_device`. Within a function that `tc.compile` traces,
+numbers are drawn once, with the trace: pass them as arguments.""",
+        [
+            *(f"random.{name}" for name in ("seed", "uniform", "normal", "randint", "permutation", "choice")),
+            "random.Generator: uniform normal randint permutation choice",
+        ],
+    ),
     "functional": (
         "tensorcommons.nn.functional",
         """Functions of neural networks with the names and parameters of PyTorch's `torch.nn.functional`.
@@ -139,7 +150,7 @@ the remedy. Names in code style in a first line are attributes of the error.""",
 }
 
 #: Classes that a user makes; objects of the others are returned by functions.
-MADE = ("TensorSharingManager",)
+MADE = ("TensorSharingManager", "random.Generator")
 
 HEAD = """# API reference
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import dtypes, errors, linalg, nn
+from . import dtypes, errors, linalg, nn, random
 from .backends.current import set_default_device
 from .backends.device import Device
 from .backends.select import Devices
@@ -61,6 +61,7 @@ __all__ = [
     "open_devices",
     "pipeline",
     "profile",
+    "random",
     "read_together",
     "run_pipelines",
     "scope",

@@ -48,6 +48,7 @@ OPS = (
     "packed",
     "arrangement",
     "array_functions",
+    "random_numbers",
     "chains",
     "rewriting",
     "conformance",

@@ -22,7 +22,7 @@ ROWS = (
     ("samples",),
     ("tasks",),
     ("models",),
-    ("nn",),
+    ("nn", "random"),
     ("linalg",),
     ("ops",),
     ("sharing", "hub"),
