@@ -81,6 +81,28 @@ async def remainders_as_in_c(device: Device) -> None:
     await _compare(pairs)
 
 
+async def neighbours(device: Device) -> None:
+    for dtype in FLOATS:
+        info = np.finfo(dtype)
+        edges = [1.0, 2.0, 1.5, 1000.0, float(info.max), float(info.tiny) * 4, float(info.tiny) * 7.5, 0.1, 2.0**-10]
+        if dtype == "float16" or device.kind == "cpu":
+            least = float(info.smallest_subnormal)
+            edges += [float(info.tiny), float(info.tiny) - least, least, 5 * least]
+        a, b = _all_pairs(dtype, [*edges, *(-edge for edge in edges), 0.0, -0.0, INF, -INF, NAN])
+        x, y = on(device, a, b)
+        with np.errstate(all="ignore"):
+            wanted = np.nextafter(a, b)
+        got = await tc.nextafter(x, y).read()
+        if dtype == "float32" and device.kind != "cpu":  # subnormal neighbours of 0 may be 0
+            from_zero = (a == 0) & np.isfinite(b)
+            assert (np.abs(got[from_zero]) <= np.abs(wanted[from_zero])).all()
+            a, b, got, wanted = (each[~(a == 0)] for each in (a, b, got, wanted))
+        np.testing.assert_array_equal(got, wanted, err_msg=dtype)
+        moved = a != b  # of 0 and -0 NumPy returns the one or the other, by the dtype
+        np.testing.assert_array_equal(np.signbit(got[moved & (got == 0)]), np.signbit(wanted[moved & (got == 0)]))
+    refused(device, UnsupportedDtype, lambda: tc.nextafter(*on(device, np.ones(2, np.int32), np.ones(2, np.int32))))
+
+
 async def rounding_to_decimals(device: Device) -> None:
     a = np.array([0.0, -0.0, 1.006, -2.346, 0.126, 12345.678, -3e38, 3e38, 1e-30, INF, -INF, NAN], np.float32)
     (x,) = on(device, a)

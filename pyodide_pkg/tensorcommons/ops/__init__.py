@@ -8,7 +8,7 @@ from typing import Any
 from ..tensor import Tensor
 from .activation import elu, erf, gelu, hardsigmoid, hardswish, leaky_relu, relu, sigmoid, silu, softplus
 from .attention import kv_cache_append, scaled_dot_product_attention
-from .composed import allclose, fmod, isclose, masked_fill, nan_to_num, round
+from .composed import allclose, fmod, isclose, masked_fill, nan_to_num, nextafter, round
 from .convolution import conv1d, conv2d, conv_transpose2d
 from .creation import (
     arange,
@@ -249,6 +249,7 @@ __all__ = [
     "multiply",
     "nan_to_num",
     "negative",
+    "nextafter",
     "nonzero",
     "norm",
     "not_equal",

@@ -19,6 +19,7 @@ from .elementwise import (
     floor_divide,
     greater_equal,
     isfinite,
+    isinf,
     isnan,
     less,
     less_equal,
@@ -99,6 +100,39 @@ def fmod(x1: TensorLike, x2: TensorLike) -> Tensor:
     rest = remainder(a, b)
     other_sign = logical_and(not_equal(rest, 0), logical_xor(less(a, 0), less(rest, 0)))
     return where(other_sign, subtract(rest, b), rest)
+
+
+def nextafter(x1: TensorLike, x2: TensorLike) -> Tensor:
+    """The float of the dtype that follows ``x1`` in the direction of ``x2``; ``x2`` where both are equal.
+
+    The neighbour of the largest finite number is infinite, and NaN has none. WebGPU and WebNN may treat numbers below
+    1.2e-38 as 0: there the neighbour of 0 is 0.
+
+    >>> print(tc.nextafter([1.0, 1.0], [2.0, 1.0]).numpy() - 1)
+    [1.1920929e-07 0.0000000e+00]
+    """
+    a, b = _pair(x1, x2)
+    if a.dtype.kind != "float":
+        raise UnsupportedDtype(f"nextafter takes floats, not {a.dtype}: cast with tc.astype()")
+    info = np.finfo(a.dtype.numpy)
+    bits, least = int(info.nmant), int(info.minexp)
+    # 0.6 of the step above a power of two is 0.6 to 1.2 of the step at every number, so that rounding ends at the
+    # neighbour. Where the step is too small for its dtype, numbers are scaled first.
+    sign = subtract(multiply(astype(less(a, b), a.dtype), 2.0), 1.0)
+    if a.dtype is dtypes.float16:
+        wide = astype(a, "float32")
+        step = multiply(maximum(abs(wide), 2.0**least), 0.6 * 2.0**-bits)
+        result = astype(add(wide, multiply(astype(sign, "float32"), step)), a.dtype)
+    else:
+        small, tiny = less(abs(a), 2.0 ** (least + bits + 3)), less(abs(a), 2.0 ** (least + 1))
+        scaled = where(small, multiply(a, 2.0**60), a)
+        step = where(tiny, 2.0 ** (least - bits + 60), multiply(abs(scaled), 0.6 * 2.0**-bits))
+        moved = add(scaled, multiply(sign, step))
+        result = where(small, multiply(moved, 2.0**-60), moved)
+        result = where(logical_and(equal(moved, 0), not_equal(a, 0)), multiply(a, 0.0), result)  # keeps the sign
+    largest = copysign(float(info.max), a)
+    result = where(equal(a, b), b, where(isinf(a), largest, result))
+    return where(logical_or(isnan(a), isnan(b)), math.nan, result)
 
 
 def isclose(x1: TensorLike, x2: TensorLike, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
