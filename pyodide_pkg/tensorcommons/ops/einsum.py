@@ -44,10 +44,14 @@ class _Term:
 
     def ordered(self, labels: Sequence[str]) -> Tensor:
         """Return the tensor with its axes in the order of ``labels``; those that it does not have get size 1."""
-        own = [label for label in labels if label in self.labels]
-        turned = permute_dims(self.tensor, [self.labels.index(label) for label in own])
+        order = [self.labels.index(label) for label in labels if label in self.labels]
+        turned = self.tensor if order == sorted(order) else permute_dims(self.tensor, order)
         sizes = dict(zip(self.labels, self.tensor.shape, strict=True))
-        return reshape(turned, [sizes.get(label, 1) for label in labels])
+        return _shaped(turned, [sizes.get(label, 1) for label in labels])
+
+
+def _shaped(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    return tensor if tensor.shape == tuple(shape) else reshape(tensor, shape)
 
 
 def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
@@ -83,7 +87,7 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     terms = [_term(astype(x, wide), labels, sizes) for x, labels in zip(tensors, named, strict=True)]
     while len(terms) > 1:
         pairs = combinations(range(len(terms)), 2)
-        chosen = min(pairs, key=lambda pair: _cost(terms, pair, result, sizes))
+        chosen = min(pairs, key=lambda pair: _cost(terms, pair, result, sizes)) if len(terms) > 2 else (0, 1)
         a, b = (terms[n] for n in chosen)
         kept = _kept(terms, chosen, result)
         terms = [term for n, term in enumerate(terms) if n not in chosen]
@@ -149,8 +153,7 @@ def _term(tensor: Tensor, labels: list[str], sizes: Mapping[str, int]) -> _Term:
             tensor = diagonal(permute_dims(tensor, (*rest, i, j)))
             labels = [*(labels[axis] for axis in rest), label]
     kept = [axis for axis, label in enumerate(labels) if tensor.shape[axis] == sizes[label]]
-    shape = [tensor.shape[axis] for axis in kept]
-    return _Term(reshape(tensor, shape), tuple(labels[axis] for axis in kept))
+    return _Term(_shaped(tensor, [tensor.shape[axis] for axis in kept]), tuple(labels[axis] for axis in kept))
 
 
 def _kept(terms: Sequence[_Term], pair: tuple[int, int], result: Sequence[str]) -> set[str]:
@@ -182,8 +185,8 @@ def _multiplied(a: _Term, b: _Term, kept: Collection[str]) -> _Term:
     lead = (count,) if batch else ()
     left, right = a.ordered([*batch, *rows, *depth]), b.ordered([*batch, *depth, *columns])
     if m == n == 1 and a.tensor.dtype is not dtypes.float16:
-        elements = multiply(reshape(left, (*lead, k)), reshape(right, (*lead, k)))
+        elements = multiply(_shaped(left, (*lead, k)), _shaped(right, (*lead, k)))
         product = sum_of(elements, axis=-1, dtype=elements.dtype)
     else:
-        product = matmul(reshape(left, (*lead, m, k)), reshape(right, (*lead, k, n)))
-    return _Term(reshape(product, [sizes[label] for label in labels]), labels)
+        product = matmul(_shaped(left, (*lead, m, k)), _shaped(right, (*lead, k, n)))
+    return _Term(_shaped(product, [sizes[label] for label in labels]), labels)
