@@ -395,7 +395,7 @@ def test_steps_of_numpy_are_divided_so_that_a_run_can_be_cancelled(lab):
 CASES = (
     *params("attention", "rotary", "kv_cache", "paging", "convolution", "chains", "full_range", "fuzz", kind="cpu"),
     *("matmul.linear_residuals_fused_and_not", "matmul.linear_through_views", "matmul.matmul_batches_broadcast"),
-    "matmul.matmul_keeps_nan_and_infinity",
+    *("matmul.matmul_keeps_nan_and_infinity", "linalg.decompositions", "linalg.decompositions_refuse"),
     *("normalization.layer_norm_keeps_its_digits", "normalization.layer_norm_of_a_sum", "normalization.packed_rows"),
     *("normalization.softmax_of_extreme_values", "normalization.log_softmax_of_extreme_values"),
     *("normalization.embeddings_out_of_the_table_are_nan_in_their_norm", "embedding.ids_outside_the_table_give_nan"),

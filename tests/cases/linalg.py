@@ -18,7 +18,7 @@ from tests.cases.support import numbers, on, raises, refused
 
 SQUARE = ((1, 1), (3, 3), (2, 3, 4, 4), (0, 0), (0, 2, 2), (2, 0, 0))
 MATRICES = ((1, 1), (4, 3), (2, 3, 5), (0, 3), (3, 0), (0, 2, 2), (2, 1, 4, 6))
-ORDERS = (2, 1, 0, np.inf, -np.inf, -1, -2, 3, 0.5)
+ORDERS: tuple[Any, ...] = (2, 1, 0, np.inf, -np.inf, -1, -2, 3, np.float32(0.5))
 
 
 def _symmetric(*shape: int) -> Any:
@@ -88,14 +88,19 @@ async def decompositions(device: Device) -> None:
 async def decompositions_refuse(device: Device) -> None:
     """What NumPy raises is a typed error; ints, vectors, shapes that do not fit and tracing are refused by name."""
     assert issubclass(LinAlgError, np.linalg.LinAlgError)
-    singular, nan, rectangle, ints, negative = on(
+    singular, nan, rectangle, ints, negative, pair = on(
         device, np.zeros((2, 2), np.float32), np.full((2, 2), np.nan, np.float32), numbers(2, 3), np.eye(2, dtype="i4"),
-        -np.eye(2, dtype=np.float32),
+        -np.eye(2, dtype=np.float32), np.stack([np.eye(2), [[1, 2], [2, 4]]]).astype(np.float32),
     )  # fmt: skip
     stack = tc.broadcast_to(rectangle, (2, 2, 3))
-    for wrong in (lambda: linalg.inv(singular), lambda: linalg.solve(singular, singular),
-                  lambda: linalg.cholesky(negative), lambda: linalg.svd(nan),
-                  lambda: linalg.matrix_power(singular, -1)):  # fmt: skip
+    for wrong in (
+        lambda: linalg.inv(singular), lambda: linalg.inv(pair), lambda: linalg.solve(singular, singular),
+        lambda: linalg.solve(singular, singular[0]), lambda: linalg.solve(pair, singular),
+        lambda: linalg.cholesky(negative), lambda: linalg.cholesky(nan), lambda: linalg.svd(nan),
+        lambda: linalg.svdvals(nan), lambda: linalg.pinv(nan),
+        lambda: linalg.matrix_rank(nan), lambda: linalg.matrix_norm(nan, ord=2), lambda: linalg.eigh(nan),
+        lambda: linalg.eigvalsh(nan), lambda: linalg.matrix_power(singular, -1),
+    ):  # fmt: skip
         refused(device, LinAlgError, wrong)
     for call in (linalg.inv, linalg.det, linalg.slogdet, linalg.eigh, linalg.eigvalsh, linalg.cholesky):
         refused(device, ShapeMismatch, partial(call, rectangle))

@@ -3,6 +3,9 @@
 They are long chains of small dependent steps, which a GPU starts one after another, each in more time than it takes;
 WebNN has none of them. So a call reads its operands, computes, and gives a tensor on the operands' device: without
 waiting on the CPU device, elsewhere by a blocking read where Python can be suspended. float16 is computed in float32.
+
+NumPy learns of a failure from the processor's floating-point flags, which WebAssembly does not have: there it returns
+NaN instead of an error. So the results are checked for NaN everywhere.
 """
 
 from __future__ import annotations
@@ -88,8 +91,8 @@ class _Host:
 
         Raises TensorCommonsError within a traced function, and ReadRequired where the device cannot be waited for.
         """
-        nodes = Graph([each.node for each in self.tensors]).nodes
-        if any(node.op is None and node.storage is None for node in nodes):
+        pending = [each.node for each in self.tensors if each.node.storage is None]
+        if pending and any(node.op is None and node.storage is None for node in Graph(pending).nodes):
             raise TensorCommonsError(
                 f"linalg.{self.op} is computed on the host, and a traced function has no values yet: call it outside "
                 "of tc.compile()"
@@ -127,6 +130,51 @@ class _Host:
             return asarray(np.asarray(values), dtype=dtype or self.dtype, device=self.device)
 
 
+def _converged(values: T) -> T:
+    """Return ``values``, eigenvalues or singular values. Raises NumPy's LinAlgError for NaN."""
+    if np.isnan(values).any():  # type: ignore[call-overload]
+        raise np.linalg.LinAlgError("the iteration did not converge")
+    return values
+
+
+def _svd(a: Any, full_matrices: bool = False) -> Any:
+    u, s, vh = np.linalg.svd(a, full_matrices=full_matrices)
+    return u, _converged(s), vh
+
+
+def _svdvals(a: Any) -> Any:
+    return _converged(np.linalg.svd(a, compute_uv=False))
+
+
+def _eigh(a: Any) -> Any:
+    values, vectors = np.linalg.eigh(a)
+    return _converged(values), vectors
+
+
+def _cholesky(a: Any) -> Any:
+    lower = np.linalg.cholesky(a)
+    if np.isnan(lower).any():
+        raise np.linalg.LinAlgError("a matrix is not positive definite")
+    return lower
+
+
+def _solve(a: Any, b: Any) -> Any:
+    """Solve as NumPy does. Raises its LinAlgError where finite operands have no finite solution."""
+    x = np.linalg.solve(a, b)
+    axes = (-1,) if b.ndim == 1 else (-2, -1)
+    finite = np.isfinite(a).all((-2, -1)) & np.isfinite(b).all(axes)
+    if (finite & np.isnan(x).any(axes)).any():
+        raise np.linalg.LinAlgError("Singular matrix")
+    return x
+
+
+def _inv(a: Any) -> Any:
+    inverse = np.linalg.inv(a)
+    if (np.isfinite(a).all((-2, -1)) & np.isnan(inverse).any((-2, -1))).any():
+        raise np.linalg.LinAlgError("Singular matrix")
+    return inverse
+
+
 def cholesky(x: TensorLike, *, upper: bool = False) -> Tensor:
     """Lower triangular ``L`` with ``L @ L.mT == x``, or with ``upper`` the upper triangular ``L.mT``.
 
@@ -140,7 +188,7 @@ def cholesky(x: TensorLike, *, upper: bool = False) -> Tensor:
      [1. 2.]]
     """
     host = _Host("cholesky", x, square=True)
-    lower = host.compute(np.linalg.cholesky)
+    lower = host.compute(_cholesky)
     return host.tensor(np.swapaxes(lower, -1, -2) if upper else lower)
 
 
@@ -180,7 +228,7 @@ def eigh(x: TensorLike) -> Eigh:
     [1. 2.]
     """
     host = _Host("eigh", x, square=True)
-    values, vectors = host.compute(np.linalg.eigh)
+    values, vectors = host.compute(_eigh)
     return Eigh(host.tensor(values), host.tensor(vectors))
 
 
@@ -191,7 +239,7 @@ def eigvalsh(x: TensorLike) -> Tensor:
     [1. 2.]
     """
     host = _Host("eigvalsh", x, square=True)
-    return host.tensor(host.compute(np.linalg.eigvalsh))
+    return host.tensor(host.compute(lambda a: _converged(np.linalg.eigvalsh(a))))
 
 
 def inv(x: TensorLike) -> Tensor:
@@ -205,7 +253,7 @@ def inv(x: TensorLike) -> Tensor:
      [0.   0.25]]
     """
     host = _Host("inv", x, square=True)
-    return host.tensor(host.compute(np.linalg.inv))
+    return host.tensor(host.compute(_inv))
 
 
 def solve(x1: TensorLike, x2: TensorLike) -> Tensor:
@@ -225,7 +273,7 @@ def solve(x1: TensorLike, x2: TensorLike) -> Tensor:
         raise ShapeMismatch(f"solve: x1 {host.shape} and x2 {right} must be (..., M, M) and (M,) or (..., M, K)")
     if len(right) > 1:
         broadcast_shapes(host.shape[:-2], right[:-2])
-    return host.tensor(host.compute(np.linalg.solve))
+    return host.tensor(host.compute(_solve))
 
 
 def qr(x: TensorLike, *, mode: Literal["reduced", "complete"] = "reduced") -> QR:
@@ -261,7 +309,7 @@ def svd(x: TensorLike, *, full_matrices: bool = True) -> SVD:
     host = _Host("svd", x)
     for size in host.shape[-2:] if full_matrices else ():
         check_size("svd", Spec((*host.shape[:-2], size, size), host.dtype))
-    u, s, vh = host.compute(np.linalg.svd, full_matrices=full_matrices)
+    u, s, vh = host.compute(_svd, full_matrices=full_matrices)
     return SVD(host.tensor(u), host.tensor(s), host.tensor(vh))
 
 
@@ -272,7 +320,7 @@ def svdvals(x: TensorLike) -> Tensor:
     [3. 2.]
     """
     host = _Host("svdvals", x)
-    return host.tensor(host.compute(np.linalg.svd, compute_uv=False))
+    return host.tensor(host.compute(_svdvals))
 
 
 def pinv(x: TensorLike, *, rtol: TensorLike | None = None) -> Tensor:
@@ -290,7 +338,7 @@ def pinv(x: TensorLike, *, rtol: TensorLike | None = None) -> Tensor:
     broadcast_shapes(host.shape[:-2], tolerance.shape)
 
     def pseudo_inverse(a: Any) -> Any:
-        u, s, vh = np.linalg.svd(a, full_matrices=False)
+        u, s, vh = _svd(a)
         small = s <= tolerance[..., None] * s.max(-1, keepdims=True, initial=0)
         inverse = np.where(small, 0, 1 / np.where(small, 1, s)).astype(a.dtype)
         return np.swapaxes(vh, -1, -2) @ (inverse[..., None] * np.swapaxes(u, -1, -2))
@@ -311,7 +359,7 @@ def matrix_rank(x: TensorLike, *, rtol: TensorLike | None = None) -> Tensor:
     broadcast_shapes(host.shape[:-2], tolerance.shape)
 
     def rank(a: Any) -> Any:
-        s = np.linalg.svd(a, compute_uv=False)
+        s = _svdvals(a)
         return np.count_nonzero(s > tolerance[..., None] * s.max(-1, keepdims=True, initial=0), axis=-1)
 
     return host.tensor(host.compute(rank), dtypes.int32)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
+from operator import index
 from typing import Literal
 
 from .. import dtypes
@@ -201,8 +203,10 @@ def matrix_power(x: TensorLike, n: int) -> Tensor:
     [[1. 5.]
      [0. 1.]]
     """
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise ShapeMismatch(f"matrix_power: n must be an int, not {quoted(n)}")
+    try:
+        n = index(n)
+    except TypeError:
+        raise ShapeMismatch(f"matrix_power: n must be an int, not {quoted(n)}") from None
     tensor = _floats(_matrices(x, "matrix_power", square=True), "matrix_power")
     if n.bit_length() > 64:
         raise ShapeMismatch("matrix_power: n must be less than 2**64")
@@ -234,7 +238,7 @@ def vector_norm(
     5.0
     """
     tensor = _floats(as_tensor(x), "vector_norm")
-    if isinstance(ord, bool) or not isinstance(ord, (int, float)) or math.isnan(ord):
+    if isinstance(ord, bool) or not isinstance(ord, Real) or math.isnan(ord):
         raise ShapeMismatch(f"vector_norm: ord must be a number, not {quoted(ord)}")
     wide = astype(tensor, _wide(tensor.dtype))
     if ord == 0:
@@ -246,7 +250,7 @@ def vector_norm(
     elif math.isinf(ord):
         result = (max_of if ord > 0 else min_of)(magnitude(wide), axis, keepdims)
     else:
-        result = pow(sum_of(pow(magnitude(wide), float(ord)), axis, keepdims), 1 / ord)
+        result = pow(sum_of(pow(magnitude(wide), float(ord)), axis, keepdims), 1 / float(ord))
     return astype(result, tensor.dtype)
 
 
