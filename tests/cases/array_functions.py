@@ -268,8 +268,8 @@ async def products_of_rows(device: Device) -> None:
 
 
 async def small_ints(device: Device) -> None:
-    """Reductions, sorts and searches of every integer dtype, on the CPU device: WGSL has none of these."""
-    if device.kind != "cpu":
+    """Reductions, sorts and searches of every integer dtype, but on WebGPU: WGSL has none of these."""
+    if device.kind == "webgpu":
         return
     rng = np.random.default_rng(0)
     for dtype in ("int8", "uint8", "int64"):
