@@ -14,6 +14,7 @@ from tensorcommons.bridge.runtime import can_suspend
 from tensorcommons.errors import LinAlgError, ReadRequired, ShapeMismatch, TensorCommonsError, UnsupportedDtype
 from tensorcommons.tensor import Tensor
 from tests.cases import only
+from tests.cases.fuzz import LAYOUTS
 from tests.cases.support import numbers, on, raises, refused
 
 SQUARE = ((1, 1), (3, 3), (2, 3, 4, 4), (0, 0), (0, 2, 2), (2, 0, 0))
@@ -269,7 +270,9 @@ async def einsum_at_random(device: Device) -> None:
     for _ in range(300 if device.kind == "cpu" else 15):
         subscripts = drawn_subscripts(rng)
         arrays = _operands(subscripts, rng)
-        got.append(tc.einsum(subscripts, *on(device, *arrays)))
+        layouts = [LAYOUTS[int(rng.integers(len(LAYOUTS)))] for _ in arrays]
+        tensors = [layout(partial(tc.asarray, device=device), a) for layout, a in zip(layouts, arrays, strict=True)]
+        got.append(tc.einsum(subscripts, *tensors))
         wanted.append(np.einsum(subscripts, *(a.astype(np.float64) for a in arrays)).astype(np.float32))
     await _together(got, wanted, 1e-4)
 

@@ -105,8 +105,11 @@ class _Host:
         if device.facts.is_host:
             try:
                 return run_now(read_together(self.tensors), turns=True)
-            except WouldWaitError:  # the device is busy
-                pass
+            except WouldWaitError:
+                if not can_suspend():
+                    raise ReadRequired(
+                        f"linalg.{self.op} cannot wait while the device is busy: await what it computes first"
+                    ) from None
         if not can_suspend():
             raise ReadRequired(
                 f"linalg.{self.op} is computed on the host and cannot wait for the {device.kind} device, since this "
