@@ -214,6 +214,8 @@ async def products_of_ints(device: Device) -> None:
     await _together(got, wanted)
     refused(device, UnsupportedDtype, lambda: tc.matmul(got[0], tc.astype(got[0], "float32").mT))
     refused(device, UnsupportedDtype, lambda: tc.matmul(got[0] > 0, got[0] > 0))
+    assert tc.conj(got[0]) is got[0]
+    refused(device, UnsupportedDtype, lambda: tc.conj(got[0] > 0))
 
 
 FORMS = ("ij,jk->ik", "bij,bjk->bik", "ij->ji", "ii->i", "ii", "i,i", "i,j", "ij,ij->i", "bhqd,bhkd->bhqk", "...i,...i",

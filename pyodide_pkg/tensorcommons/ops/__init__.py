@@ -8,7 +8,7 @@ from typing import Any
 from ..tensor import Tensor
 from .activation import elu, erf, gelu, hardsigmoid, hardswish, leaky_relu, relu, sigmoid, silu, softplus
 from .attention import kv_cache_append, scaled_dot_product_attention
-from .composed import allclose, fmod, isclose, masked_fill, nan_to_num, nextafter, round
+from .composed import allclose, conj, fmod, isclose, masked_fill, nan_to_num, nextafter, round
 from .convolution import conv1d, conv2d, conv_transpose2d
 from .creation import (
     arange,
@@ -174,6 +174,7 @@ __all__ = [
     "ceil",
     "clip",
     "concat",
+    "conj",
     "conv1d",
     "conv2d",
     "conv_transpose2d",

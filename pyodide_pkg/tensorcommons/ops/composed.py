@@ -46,6 +46,18 @@ def _pair(x1: TensorLike, x2: TensorLike) -> tuple[Tensor, Tensor]:
     return astype(a, common), astype(b, common)
 
 
+def conj(x: TensorLike) -> Tensor:
+    """Complex conjugate: ``x`` itself, since all dtypes are real. It is there for code that is written for any array.
+
+    >>> print(tc.conj([1.0, -2.0]).numpy())
+    [ 1. -2.]
+    """
+    tensor = as_tensor(x)
+    if tensor.dtype.kind == "bool":
+        raise UnsupportedDtype("conj takes numbers, not bool: cast with tc.astype()")
+    return tensor
+
+
 def round(x: TensorLike, decimals: int = 0) -> Tensor:
     """Round ``x`` to ``decimals`` places after the point (before it, if negative); halves to even, as in NumPy.
 
