@@ -243,7 +243,7 @@ def scatter(
     if reduction not in ("assign", *REDUCTIONS):
         names = ", ".join(map(repr, ("assign", *REDUCTIONS)))
         raise TensorCommonsError(f"scatter: reduction must be one of {names}, not {quoted(reduction)}")
-    tensor = as_tensor(x)
+    tensor = as_tensor(x, like=(indices, updates))
     place = normalize_axis(axis, tensor.ndim)
     ids = _indices(indices, tensor, tensor.shape[place])
     values = as_tensor(updates, like=(tensor,))
