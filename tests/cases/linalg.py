@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from string import ascii_letters
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -12,6 +13,7 @@ import tensorcommons as tc
 from tensorcommons import Device, linalg
 from tensorcommons.bridge.runtime import can_suspend
 from tensorcommons.errors import LinAlgError, ReadRequired, ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from tensorcommons.ops import distance
 from tensorcommons.tensor import Tensor
 from tests.cases import only
 from tests.cases.fuzz import LAYOUTS
@@ -260,6 +262,14 @@ async def einsum_forms(device: Device) -> None:
             arrays = _operands(subscripts, rng, kind)
             got.append(tc.einsum(subscripts, *on(device, *arrays)))
             wanted.append(np.einsum(subscripts, *arrays))
+    for subscripts, shapes in (
+        ("ij,ij->i", ((2, 3), (2, 1))), ("i,i", ((1,), (4,))), ("ij,jk->ik", ((1, 3), (1, 2))),
+        ("...i,i", ((2, 1), (3,))),
+        ("ij,jk->ik", ((2, 0), (0, 3))), ("ij,ij->", ((0, 3), (0, 3))), ("ij,jk->ik", ((0, 2), (2, 3))),
+    ):  # fmt: skip
+        arrays = [numbers(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+        got.append(tc.einsum(subscripts, *on(device, *arrays)))
+        wanted.append(np.einsum(subscripts, *arrays))
     await _together(got, wanted)
     (x,) = on(device, np.full((2, 3), 200, np.float16))
     total = await tc.einsum("ij,ij,->", x, x, 0.01).read()  # 40,000 and its sum are computed in float32
@@ -329,6 +339,12 @@ async def distances(device: Device) -> None:
     for shapes in (((5, 3), (4, 3)), ((2, 1, 1, 7), (3, 2, 7)), ((0, 3), (2, 3)), ((1, 1), (1, 1))):
         a, b = numbers(*shapes[0]), numbers(*shapes[1], seed=1)
         x, y = on(device, a, b)
+        for p in (2, 1, 0, np.inf, 3.0):
+            got.append(tc.cdist(x, y, p))
+            wanted.append(right(a, b, p))
+    a, b = numbers(5, 7), numbers(4, 7, seed=1)
+    x, y = on(device, a, b)
+    with patch.object(distance, "PIECE", 60):  # three elements of the rows at a time
         for p in (2, 1, 0, np.inf, 3.0):
             got.append(tc.cdist(x, y, p))
             wanted.append(right(a, b, p))
