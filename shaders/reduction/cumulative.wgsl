@@ -1,5 +1,5 @@
 // y[row, j + initial] = x[row, 0] + ... + x[row, j], row-major rows; y[row, 0] = 0 where initial is 1. Or the products,
-// which begin with 1: `start` and `sign` are 0 and +, or 1 and *.
+// which begin with 1. A Result is what `combined` combines; `number` gives the number that it stands for.
 //
 // bindings: 0 params · 1 x · 2 y
 // dispatch: `lanes` invocations a row, workgroups spread over x and y; one lane a row without workgroup memory
@@ -16,8 +16,10 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 $bindings
 
-alias Result = $type_y;
-fn value(i: u32) -> Result { return Result(load_x(i)); }
+alias Result = $result;
+fn value(i: u32) -> Result { let x = $type_y(load_x(i)); return $taken; }
+fn combined(a: Result, b: Result) -> Result { return $combination; }
+fn number(s: Result) -> $type_y { return $number; }
 
 $shared
 
@@ -30,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
   let x_row = row * p.columns;
   let y_row = row * (p.columns + p.initial);
   let columns = select(0u, p.columns, row < p.rows);
-  if (row < p.rows && p.initial != 0u && place == 0u) { store_y(y_row, $start); }
+  if (row < p.rows && p.initial != 0u && place == 0u) { store_y(y_row, number($start)); }
   var carry = $start;
   for (var tile = 0u; tile < p.columns; tile += lanes * p.block) {
     let first = tile + place * p.block;
@@ -38,8 +40,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var run = $start;
     $before
     for (var j = first; j < end; j++) {
-      run ${sign}= value(x_row + j);
-      store_y(y_row + j + p.initial, carry $sign run);
+      run = combined(run, value(x_row + j));
+      store_y(y_row + j + p.initial, number(combined(carry, run)));
     }
     $carry
   }

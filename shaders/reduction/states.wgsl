@@ -31,6 +31,30 @@ fn exponents_merge(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
   return vec2<f32>(b.x, b.y + a.y * exp(a.x - b.x));
 }
 
+// A float as (from 1 to below 2, exponent of 2): products of these neither overflow nor vanish on the way, so that 0 times
+// much is 0. Exponents are exact up to 2^24. What is not finite, and 0, has the exponent 0.
+fn scaled_of(x: f32) -> vec2<f32> {
+  let bits = bitcast<u32>(x);
+  let exponent = (bits >> 23u) & 0xffu;
+  if (exponent == 0u) { return vec2<f32>(with_sign_of(0f, x), 0f); }
+  if (exponent == 0xffu) { return vec2<f32>(x, 0f); }
+  return vec2<f32>(bitcast<f32>((bits & 0x807fffffu) | 0x3f800000u), f32(exponent) - 127f);
+}
+fn scaled_product(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
+  if (is_nan(a.x)) { return a; }
+  if (is_nan(b.x)) { return b; }
+  let product = scaled_of(a.x * b.x);
+  return vec2<f32>(product.x, product.y + a.y + b.y);
+}
+fn power_of_two(exponent: f32) -> f32 { return bitcast<f32>(u32(i32(exponent) + 127) << 23u); }
+fn unscaled(s: vec2<f32>) -> f32 {
+  if (!is_finite(s.x) || s.x == 0f) { return s.x; }
+  if (s.y > 127f) { return with_sign_of(infinity(), s.x); }
+  if (s.y < -150f) { return with_sign_of(0f, s.x); }
+  let half = trunc(s.y * 0.5f);
+  return s.x * power_of_two(half) * power_of_two(s.y - half);
+}
+
 // Return a key that orders floats as unsigned integers: -0 equals 0, and NaN is the largest.
 fn float_key(x: f32) -> u32 {
   if (is_nan(x)) { return 0xffffffffu; }

@@ -72,6 +72,7 @@ LARGE: dict[str, tuple[Any, ...]] = {
     "any": (tc.any, (4 * MOST, "bool")),
     "count_nonzero": (tc.count_nonzero, (MOST,)),
     "cumulative_sum": (tc.cumulative_sum, (MOST,)),
+    "cumulative_prod": (tc.cumulative_prod, (MOST // 16,)),
     "cumulative_sum of rows": (lambda x: tc.cumulative_sum(x, axis=1), (1024, 32768)),
     "cumulative_sum of rows of 65,535": (lambda x: tc.cumulative_sum(x, axis=1), (512, 65535)),
     "softmax of a vocabulary": (lambda x: functional.softmax(x, dim=-1), (4, 30522)),

@@ -264,6 +264,15 @@ async def products_of_rows(device: Device) -> None:
         ("bool", tc.cumulative_prod(x, axis=1, dtype="bool"), np.cumprod(a, 1, dtype=np.int32) != 0),
         ("like", tc.empty_like(x), np.zeros_like(a)),
     ])  # fmt: skip
+    many = np.full((3, 700), 1e30, np.float32)
+    many[0, 2], many[2, 650] = 0, NAN
+    many[1, np.arange(700) // 9 % 2 == 1] = 1e-30
+    (y,) = on(device, many)
+    with np.errstate(all="ignore"):
+        wanted = np.cumprod(many.astype(np.float64), 1).astype(np.float32)
+    got = await tc.cumulative_prod(y, axis=1).read()
+    assert (got[0, 2:] == 0).all() and np.isinf(got[1, 2:9]).all() and np.isnan(got[2, 650:]).all()
+    np.testing.assert_allclose(got[1], wanted[1], rtol=1e-4, atol=1e-37)
     refused(device, ShapeMismatch, lambda: tc.cumulative_prod(x))
 
 

@@ -206,14 +206,14 @@ SCANNED = 4  # neighbours of a row that a lane has at a time
 
 
 # What the lanes before this one have in this tile, by doubling steps (Hillis and Steele, 1986).
-SCAN = """for (var j = first; j < end; j++) { run ${sign}= value(x_row + j); }
+SCAN = """for (var j = first; j < end; j++) { run = combined(run, value(x_row + j)); }
     shared_results[lane] = run;
     for (var step = 1u; step < lanes; step *= 2u) {
       workgroupBarrier();
       var more = $start;
       if (place >= step) { more = shared_results[lane - step]; }
       workgroupBarrier();
-      run ${sign}= more;
+      run = combined(more, run);
       shared_results[lane] = run;
     }
     workgroupBarrier();
@@ -236,15 +236,25 @@ def _cumulative(step: Step, adapter: Adapter) -> list[Dispatch]:
     if not alone:
         workgroup, block = LANES, SCANNED
         lanes = min(1 << max(-(-columns // SCANNED) - 1, 0).bit_length(), LANES)
-    start, sign = ("$type_y(0)", "+") if step.op.name == "cumulative_sum" else ("$type_y(1)", "*")
+    y = str(step.output.dtype.wgsl)
+    state = State(y, f"{y}(0)", "x", "a + b")
+    if step.op.name == "cumulative_prod":
+        state = State(y, f"{y}(1)", "x", "a * b")
+    if step.op.name == "cumulative_prod" and y == "f32":
+        state = State("vec2<f32>", "vec2<f32>(1f, 0f)", "scaled_of(x)", "scaled_product(a, b)", "unscaled(s)")
     variables = {
         "workgroup": str(workgroup),
         "lanes": str(lanes),
-        "start": start,
-        "sign": sign,
+        "result": state.type,
+        "start": state.start,
+        "taken": state.take,
+        "combination": state.merge,
+        "number": state.finish,
         "shared": "" if alone else "var<workgroup> shared_results: array<Result, ${workgroup}>;",
         "before": "" if alone else SCAN,
-        "carry": "carry ${sign}= run;" if alone else "workgroupBarrier();\n    carry ${sign}= whole;",
+        "carry": "carry = combined(carry, run);"
+        if alone
+        else "workgroupBarrier();\n    carry = combined(carry, whole);",
     }
     params = struct.pack("<4I", rows, columns, step.attrs["include_initial"], block)
     buffers = (Buffer("x", x), Buffer("y", step.output, written=True))

@@ -190,9 +190,9 @@ def _cumulative_sum(low: LoweringContext, value: Value) -> Operand:
 def _cumulative_prod(low: LoweringContext, value: Value) -> Operand:
     """Products of twice as many neighbours in each step (Hillis and Steele, 1986)."""
     (x,), b = low.given(value), low.b
-    dtype = physical(value.spec.dtype)
-    x = b.wide(x)
-    x = b.cast(x, "float32" if dtype == "float16" else dtype)
+    if value.spec.dtype.kind == "float":
+        raise b.refuse("running products of floats could overflow on the way")
+    x = b.cast(x, physical(value.spec.dtype))
     *rows, size = x.shape
 
     def ones(count: int) -> Operand:
@@ -205,7 +205,7 @@ def _cumulative_prod(low: LoweringContext, value: Value) -> Operand:
         step *= 2
     if value.attrs["include_initial"]:
         y = b.concat([ones(1), y], len(rows)) if x.size else ones(size + 1)
-    return b.cast(y, dtype)
+    return y
 
 
 RULES: dict[str, Rule] = {
