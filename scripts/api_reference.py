@@ -80,9 +80,9 @@ PAGES: dict[str, tuple[str, str, list[str]]] = {
         "Arrays",
         "Tensors on a device, and functions that are compiled once. [computing.md](../computing.md) introduces them.",
         [
-            "asarray",
-            "Tensor: shape dtype ndim size nbytes mT read numpy realize to release",
+            "Tensor: shape dtype device ndim size nbytes mT read numpy item tolist realize to to_device release",
             *("read_together", "scope", "compile", "Compiled: __call__", "dtypes.as_dtype", "dtypes.result_type"),
+            *("NamespaceInfo: capabilities default_device devices default_dtypes dtypes", "__array_namespace_info__"),
         ],
     ),
     "operations": (

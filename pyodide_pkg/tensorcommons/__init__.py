@@ -7,11 +7,14 @@ from .backends.current import set_default_device
 from .backends.device import Device
 from .backends.select import Devices
 from .compiled import Compiled, compile
+from .constants import e, inf, nan, newaxis, pi
 from .diagnostics import diagnostics
+from .dtypes import bool, float16, float32, float64, int8, int32, int64, uint8, uint32
 from .graph.profile import Profile, profile
 from .graph.profile_table import ProfileRow
 from .hub.cache import Cache
 from .hub.open_cache import open_cache
+from .inspection import NamespaceInfo, __array_namespace_info__
 from .models.estimate import LoadEstimate, estimate_load
 from .models.loading import from_pretrained
 from .models.model import Model
@@ -26,9 +29,10 @@ from .sharing.manager import TensorSharingManager
 from .sharing.report import MemoryReport
 from .sharing.shared_tensor import SharedTensor, SharedTensorView
 from .tasks.pipeline import Pipeline, run_pipelines
-from .tensor import Tensor, asarray, read_together, scope
+from .tensor import Tensor, read_together, scope
 
 __version__ = "0.1.0"
+__array_api_version__ = "2024.12"
 
 __all__ = [
     "Cache",
@@ -38,6 +42,7 @@ __all__ = [
     "LoadEstimate",
     "MemoryReport",
     "Model",
+    "NamespaceInfo",
     "Pipeline",
     "Profile",
     "ProfileRow",
@@ -45,20 +50,33 @@ __all__ = [
     "SharedTensorView",
     "Tensor",
     "TensorSharingManager",
-    "asarray",
+    "__array_api_version__",
+    "__array_namespace_info__",
+    "bool",
     "compile",
     "create_tensor_sharing_demo",
     "diagnostics",
     "dtypes",
+    "e",
     "errors",
     "estimate_load",
     "explain_plan",
+    "float16",
+    "float32",
+    "float64",
     "from_pretrained",
     "get_compatible_models_for_tensor",
     "linalg",
+    "inf",
+    "int8",
+    "int32",
+    "int64",
+    "nan",
+    "newaxis",
     "nn",
     "open_cache",
     "open_devices",
+    "pi",
     "pipeline",
     "profile",
     "random",
@@ -67,5 +85,7 @@ __all__ = [
     "scope",
     "set_default_device",
     "shader_source",
+    "uint8",
+    "uint32",
     *_ops,
 ]

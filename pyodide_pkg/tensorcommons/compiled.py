@@ -97,7 +97,7 @@ class Compiled:
         return {_name(i, 0) for i, value in enumerate(found) if id(value) in owners}
 
     def _device_of(self, values: Sequence[Any]) -> Device:
-        devices = {id(v.device): v.device for v in values if isinstance(v, Tensor) and v.device is not None}
+        devices = {id(v.own_device): v.own_device for v in values if isinstance(v, Tensor) and v.own_device is not None}
         if self._device is not None:
             devices.setdefault(id(self._device), self._device)
         if len(devices) > 1:

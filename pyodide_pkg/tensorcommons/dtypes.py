@@ -5,6 +5,7 @@ All sizes in bytes are computed from this table.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,11 @@ import numpy as np
 from .errors import ShapeMismatch, UnsupportedDtype, quoted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
     """A dtype: ``name`` as users write it, ``itemsize`` in bytes, ``kind`` as the array API groups dtypes.
+
+    It equals NumPy's dtype and scalar type of that name, and ``np.dtype()`` accepts it.
 
     ``wgsl`` is the type in which shaders compute it, or ``None`` if there is none. float16 is computed as f32; a bool
     is stored in one byte, as in NumPy. Elements smaller than 4 bytes are packed into words of 4 bytes.
@@ -34,9 +37,31 @@ class DType:
         return np.dtype(self.name)
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The same dtype in NumPy: ``np.dtype(x)`` reads this attribute."""
+        return self.numpy
+
+    @property
     def lanes(self) -> int:
         """Elements in a word of 4 bytes; 1 for dtypes of 4 or more bytes."""
         return max(4 // self.itemsize, 1)
+
+    def __eq__(self, other: object) -> builtins.bool:
+        if isinstance(other, DType):
+            return self is other
+        if isinstance(other, np.dtype) or (isinstance(other, type) and issubclass(other, np.generic)):
+            return self.numpy == other
+        return isinstance(other, str) and other == self.name
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.numpy)
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return as_dtype, (self.name,)  # there is one object for each dtype
 
     def __repr__(self) -> str:
         return f"tensorcommons.dtypes.{self.name}"
@@ -45,6 +70,7 @@ class DType:
         return self.name
 
 
+float64 = DType("float64", 8, "float", None)
 float32 = DType("float32", 4, "float", "f32")
 float16 = DType("float16", 2, "float", "f32")
 int64 = DType("int64", 8, "int", None)
@@ -54,12 +80,18 @@ uint32 = DType("uint32", 4, "uint", "u32")
 uint8 = DType("uint8", 1, "uint", None)
 bool = DType("bool", 1, "bool", "bool")
 
-ALL = {dtype.name: dtype for dtype in (float32, float16, int64, int32, int8, uint32, uint8, bool)}
+ALL = {dtype.name: dtype for dtype in (float32, float16, float64, int64, int32, int8, uint32, uint8, bool)}
+FLOATS = (float32, float16, float64)
+INTS = (int32, uint32, int64, int8, uint8)
+NUMBERS = FLOATS + INTS
+_OF_PYTHON: dict[object, DType] = {builtins.bool: bool, int: int32, float: float32}
 _OF_NUMPY = {dtype.numpy: dtype for dtype in ALL.values()}  # NumPy takes microseconds for the name of a dtype
 
 
 def as_dtype(value: object) -> DType:
-    """Return the ``DType`` for ``value``: a DType, a name, a NumPy dtype or scalar type.
+    """Return the ``DType`` for ``value``: a DType, a name, a NumPy dtype or scalar type, or Python's bool, int, float.
+
+    The types of Python mean the default dtypes bool, int32 and float32.
 
     Raises:
         UnsupportedDtype: no dtype in :data:`ALL` matches.
@@ -75,9 +107,11 @@ def as_dtype(value: object) -> DType:
         return ALL[value]
     if isinstance(value, np.dtype) and value in _OF_NUMPY:
         return _OF_NUMPY[value]
+    if isinstance(value, type) and value in _OF_PYTHON:
+        return _OF_PYTHON[value]
     try:
-        name = np.dtype(value).name  # type: ignore[call-overload]
-    except TypeError:
+        name = np.dtype(value).name if value is not None else "None"  # type: ignore[call-overload]
+    except (TypeError, ValueError):
         name = str(value)
     if name not in ALL:
         raise UnsupportedDtype(f"dtype {quoted(name)} is not supported; supported: {', '.join(ALL)}")
@@ -88,7 +122,7 @@ def default_dtype(obj: object, array: np.ndarray[Any, Any]) -> DType:
     """Return the default dtype of a tensor made from ``array``, the NumPy array of ``obj``.
 
     float64 becomes float32 and Python ints become int32, as in JAX: only the CPU device computes in wider types. An
-    int64 array keeps its dtype.
+    int64 array keeps its dtype, and an empty list is float32.
 
     Raises:
         UnsupportedDtype: a Python int is outside int32, or the array's dtype has no counterpart.
@@ -106,8 +140,8 @@ def default_dtype(obj: object, array: np.ndarray[Any, Any]) -> DType:
 def result_type(kinds: Sequence[DType]) -> DType:
     """Return the common dtype of operands by the type promotion table of the Python array API.
 
-    float16 with float32 is float32, int32 with int64 is int64. Combinations that the table leaves undefined (a float
-    with an int, a bool with a number) or whose result does not exist here (int32 with uint32) are errors.
+    float16 with float32 is float32, int32 with int64 or uint32 is int64. Combinations that the table leaves undefined
+    (a float with an int, a bool with a number) or whose result does not exist here (int8 with uint8) are errors.
 
     Raises:
         UnsupportedDtype: the dtypes have no common dtype; cast one operand.
@@ -115,18 +149,21 @@ def result_type(kinds: Sequence[DType]) -> DType:
     >>> tc.dtypes.result_type([tc.dtypes.float16, tc.dtypes.float32])
     tensorcommons.dtypes.float32
     """
-    first, *others = dict.fromkeys(kinds)
-    for other in others:
-        if {first.kind, other.kind} == {"int", "uint"}:
-            signed, unsigned = (first, other) if first.kind == "int" else (other, first)
-            if signed.itemsize <= unsigned.itemsize:
-                raise _no_promotion(first, other)
-            first = signed
-        elif first.kind != other.kind:
-            raise _no_promotion(first, other)
-        elif other.itemsize > first.itemsize:
-            first = other
-    return first
+    if len({kind.kind for kind in kinds} - {"uint"}) > 1 or {"float", "uint"} <= {kind.kind for kind in kinds}:
+        first = kinds[0]
+        raise _no_promotion(first, next(kind for kind in kinds if kind.kind != first.kind))
+    widest: dict[str, DType] = {}
+    for kind in kinds:
+        if kind.kind not in widest or kind.itemsize > widest[kind.kind].itemsize:
+            widest[kind.kind] = kind
+    if len(widest) == 1:
+        return next(iter(widest.values()))
+    signed, unsigned = widest.get("int"), widest["uint"]
+    if signed is None:
+        raise _no_promotion(unsigned, bool)
+    if signed.itemsize <= unsigned.itemsize and unsigned is not uint32:
+        raise _no_promotion(signed, unsigned)
+    return signed if signed.itemsize > unsigned.itemsize else int64
 
 
 def _no_promotion(first: DType, other: DType) -> UnsupportedDtype:

@@ -7,15 +7,15 @@
      ├─ DeviceLost             the browser took the device away
      ├─ ReadRequired           the values need `await t.read()` (also a TypeError)
      ├─ DeviceError            the device rejected a kernel, a command or a buffer
-     ├─ MemoryBudgetError      the bytes do not fit under the memory limit, with the holders of memory
+     ├─ MemoryBudgetError      bytes do not fit under the memory limit, with the holders (also a MemoryError)
      │   └─ DeviceMemoryError  the device itself is out of memory
      ├─ ManagerClosed          the manager was closed or no longer exists
-     ├─ TensorNotFound         no tensor has that name
+     ├─ TensorNotFound         no tensor has that name (also a KeyError)
      ├─ TensorReleased         the tensor's bytes were released
      ├─ ViewOutOfBounds        a view extends past its parent
      ├─ NotAConsumer           the model was not granted the tensor
-     ├─ ShapeMismatch          incompatible shapes
-     ├─ UnsupportedDtype       a dtype that the operation or the device does not support
+     ├─ ShapeMismatch          incompatible shapes (also a ValueError)
+     ├─ UnsupportedDtype       a dtype that the operation or the device does not support (also a TypeError)
      ├─ UnsupportedOp          an op that the device cannot run, with the reason
      ├─ LinAlgError            a matrix without the inverse or decomposition (also a np.linalg.LinAlgError)
      ├─ InvalidWeights         a damaged or inconsistent checkpoint, with the file and the reason
@@ -43,7 +43,7 @@ class TensorCommonsError(Exception):
     ...     tc.asarray([1, 2], dtype="complex64")
     ... except tc.errors.TensorCommonsError as error:
     ...     print(error)
-    dtype 'complex64' is not supported; supported: float32, float16, int64, int32, int8, uint32, uint8, bool
+    dtype 'complex64' is not supported; supported: float32, float16, float64, int64, int32, int8, uint32,...
     """
 
 
@@ -81,7 +81,7 @@ class ReadRequired(TensorCommonsError, TypeError):
     """
 
 
-class MemoryBudgetError(TensorCommonsError):
+class MemoryBudgetError(TensorCommonsError, MemoryError):
     """``needed`` more bytes would exceed ``limit``; ``holders`` lists ``(name, bytes)``, largest first.
 
     ``remedy`` ends the message: it states how to free enough memory.
@@ -164,7 +164,7 @@ class ManagerClosed(TensorCommonsError):
     """
 
 
-class TensorNotFound(TensorCommonsError):
+class TensorNotFound(TensorCommonsError, KeyError):
     """No tensor is registered under that name.
 
     >>> manager = tc.TensorSharingManager()
@@ -173,6 +173,8 @@ class TensorNotFound(TensorCommonsError):
     tensorcommons.errors.TensorNotFound: ...
     >>> manager.close()
     """
+
+    __str__ = Exception.__str__  # that of KeyError quotes the message
 
 
 class TensorReleased(TensorCommonsError):
@@ -210,7 +212,7 @@ class NotAConsumer(TensorCommonsError):
     """
 
 
-class ShapeMismatch(TensorCommonsError):
+class ShapeMismatch(TensorCommonsError, ValueError):
     """The shapes are incompatible; the message shows them.
 
     >>> tc.matmul(tc.ones((2, 3)), tc.ones((2, 3)))
@@ -235,7 +237,7 @@ class DeviceMismatch(TensorCommonsError):
         )
 
 
-class UnsupportedDtype(TensorCommonsError):
+class UnsupportedDtype(TensorCommonsError, TypeError):
     """The operation or the device does not support the dtype.
 
     >>> tc.sqrt([1, 4])

@@ -8,6 +8,7 @@ slice and broadcast of it are layouts over the same bytes.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -19,7 +20,15 @@ from .backends.base import Spec
 from .backends.current import default_device, device_of
 from .backends.device import Device
 from .bridge.runtime import WouldWaitError, can_suspend, run_now, suspend
-from .errors import DeviceLost, DeviceMismatch, DeviceUnavailable, ReadRequired, TensorCommonsError
+from .errors import (
+    DeviceLost,
+    DeviceMismatch,
+    DeviceUnavailable,
+    ReadRequired,
+    ShapeMismatch,
+    TensorCommonsError,
+    UnsupportedDtype,
+)
 from .graph.bound import compile_graph
 from .graph.constant import constant
 from .graph.graph import Graph
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
     from .shapes import Layout, Shape
 
 SMALL = 1024  # elements
+SHOWN = 2**24  # bytes up to which repr() reads values
 T = TypeVar("T")
 TensorLike: TypeAlias = "Tensor | np.ndarray[Any, Any] | float | int | bool | Sequence[Any]"
 
@@ -44,7 +54,9 @@ class Tensor:
 
     ``device`` is its Device. Operators, and indexing by ints, slices, ``None``, ``...`` and arrays of ints or bools,
     follow the Python array API standard; they and the functions of the package return new tensors, which are computed
-    when they are read. On the CPU device ``float(x)``, ``int(x)`` and ``np.asarray(x)`` read, too.
+    when they are read. ``bool(x)``, ``float(x)``, ``x.item()``, ``np.asarray(x)`` and others read without ``await``: on
+    the CPU device always, elsewhere where the runtime can suspend Python (else ReadRequired). ``x[key] = value``
+    changes ``x`` alone: tensors that were made from it, views too, keep their values.
 
     >>> x = tc.asarray([[1, 2], [3, 4]])
     >>> x.shape, x.ndim, x.size, x.nbytes, str(x.dtype)
@@ -62,10 +74,16 @@ class Tensor:
     """
 
     __array_ufunc__ = None  # numpy_array + tensor is a Tensor, and np.exp(tensor) a TypeError
+    __array_priority__ = 1000.0
 
     def __init__(self, node: Node, device: Device | None) -> None:
         self._node = node
-        self.device = device
+        self.own_device = device  # None: made of constants alone, so that any device can compute it
+
+    @property
+    def device(self) -> Device:
+        """Device of the values; the default device if no other tensor decided it."""
+        return self.own_device if self.own_device is not None else default_device()
 
     @classmethod
     def symbolic(cls, node: Node, device: Device | None) -> Tensor:
@@ -113,22 +131,37 @@ class Tensor:
         return self.spec.nbytes
 
     def __repr__(self) -> str:
-        where = self.device.kind if self.device else "no device yet"
         state = "" if resolve_view(self._node) else ", not computed yet"
-        return f"<Tensor {self.dtype}{list(self.shape)} on {where}{state}>"
+        text = self._shown()
+        end = f"{state}>" if text is None else f": {text}>"
+        return f"<Tensor {self.dtype}{list(self.shape)} on {self.device.kind}{end}"
+
+    def __str__(self) -> str:
+        text = self._shown()
+        return repr(self) if text is None else text
+
+    def __format__(self, spec: str) -> str:
+        """Format the value of a tensor without axes; others only without a format."""
+        return format(self.item(), spec) if spec and not self.shape else format(str(self), spec)
+
+    def _shown(self) -> str | None:
+        """Return the values as NumPy prints them, or ``None`` if they cannot be had at once."""
+        if not self.device.facts.is_host or self.nbytes > SHOWN:
+            return None
+        try:
+            return str(run_now(self.read(), turns=True))
+        except (WouldWaitError, TensorCommonsError):
+            return None
 
     def __copy__(self) -> Tensor:
         """Return another tensor of the same value, over the same bytes."""
-        return Tensor(self._node, self.device)
+        return Tensor(self._node, self.own_device)
 
     def __deepcopy__(self, memo: object) -> Tensor:
         return self.__copy__()
 
     def __reduce_ex__(self, protocol: object) -> Any:
-        raise TensorCommonsError(
-            "a tensor cannot be pickled: pickle the array that `await tensor.read()` returns, and make a tensor of it "
-            "with tensorcommons.asarray()"
-        )
+        return asarray, (self._read_now("pickling of a tensor"), self.dtype.name)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -136,41 +169,135 @@ class Tensor:
         return self.shape[0]
 
     def __bool__(self) -> bool:
-        raise TensorCommonsError("a tensor has no truth value before it is read: use (await t.read()).any()")
+        return bool(self._read_one("bool() of a tensor"))
 
     def __float__(self) -> float:
-        return float(self._read_now("float() of a tensor"))
+        return float(self._read_one("float() of a tensor"))
 
     def __int__(self) -> int:
-        return int(self._read_now("int() of a tensor"))
+        return int(self._read_one("int() of a tensor"))
 
     def __complex__(self) -> complex:
-        return complex(self._read_now("complex() of a tensor"))
+        return complex(self._read_one("complex() of a tensor"))
 
     def __index__(self) -> int:
-        return operator.index(self._read_now("a tensor as an index"))
+        if self.dtype.kind not in ("int", "uint"):
+            raise TypeError(f"a tensor of {self.dtype} is not an index: it must be an integer")
+        return operator.index(self._read_one("a tensor as an index"))
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        """Return the values for ``np.asarray(t)``, on the CPU device only; computes them if needed.
+    def __contains__(self, value: object) -> bool:
+        return bool((self._read_now("a search in a tensor") == np.asarray(value)).any())
+
+    def item(self, *index: int) -> Any:
+        """Return the only element, or that at ``index``, as a Python number. Reads without ``await``.
 
         Raises:
-            ReadRequired: the tensor is on an asynchronous device. The error is also a TypeError.
+            ReadRequired: the device cannot be waited for here.
+            ShapeMismatch: there is not just one element.
+
+        >>> tc.sum([1, 2]).item()
+        3
+        """
+        if index:
+            return self[index[0] if len(index) == 1 and isinstance(index[0], tuple) else index].item()
+        return self._read_one("item() of a tensor")
+
+    def tolist(self) -> Any:
+        """Return the values as nested lists of Python numbers. Reads without ``await``, as :meth:`item`.
+
+        >>> tc.asarray([[1, 2]]).tolist()
+        [[1, 2]]
+        """
+        return self._read_now("tolist() of a tensor").tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """Return the values for ``np.asarray(t)``; computes them if needed.
+
+        Raises:
+            ReadRequired: the device cannot be waited for here. The error is also a TypeError.
             ValueError: ``copy=False``; values are always copied.
         """
         if copy is False:
             raise ValueError("copy=False is not supported: the values of a tensor are always copied")
         return self._read_now("np.asarray() of a tensor").astype(dtype or self.dtype.numpy, copy=False)
 
+    def _read_one(self, what: str) -> Any:
+        """Read the only element as a Python number."""
+        if self.size != 1:
+            raise ShapeMismatch(f"{what} needs one element, not shape {self.shape}: use tc.any() or tc.all()")
+        return self._read_now(what).item()
+
     def _read_now(self, what: str) -> np.ndarray[Any, Any]:
-        """Read without waiting. Raises ReadRequired, which names the attempt ``what``, if that is not possible."""
-        device = self.device or default_device()
-        remedy = "use `await t.read()`, or tc.stack() and tc.concat() to join tensors"
-        if not device.facts.is_host:
-            raise ReadRequired(f"{what} cannot wait for the {device.kind} device: {remedy}")
-        try:
-            return run_now(self.read(), turns=True)
-        except WouldWaitError:
-            raise ReadRequired(f"{what} cannot wait while the device is busy: {remedy}") from None
+        """Read without ``await``. Raises ReadRequired, which names the attempt ``what``, if that is not possible."""
+        is_host = self.device.facts.is_host
+        if is_host:
+            try:
+                return run_now(self.read(), turns=True)
+            except WouldWaitError:  # the device is busy
+                pass
+        if can_suspend():
+            result: np.ndarray[Any, Any] = suspend(self.read())
+            return result
+        why = "while the device is busy" if is_host else f"for the {self.device.kind} device"
+        raise ReadRequired(
+            f"{what} cannot wait {why}: use `await t.read()`, or tc.stack() and tc.concat() to join tensors"
+        )
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        """Return the package, whose names are those of the Python array API standard.
+
+        Raises:
+            ValueError: ``api_version`` is not a version that the package follows.
+        """
+        package = sys.modules[__package__]
+        if api_version not in (None, "2021.12", "2022.12", "2023.12", package.__array_api_version__):
+            raise ValueError(f"the array API version {api_version!r} is not supported: 2021.12 to 2024.12 are")
+        return package
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Export a copy of the values by DLPack, in host memory.
+
+        Raises:
+            BufferError: ``copy=False``; or the values are on another device.
+        """
+        if copy is False or not self.device.facts.is_host:
+            raise BufferError("DLPack exports a copy of a tensor on the CPU device: use copy=None, and np.asarray(t)")
+        if stream is not None:
+            raise ValueError("the CPU device has no streams: stream must be None")
+        return self._read_now("DLPack").__dlpack__(max_version=max_version, dl_device=dl_device)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's name for host memory."""
+        if not self.device.facts.is_host:
+            raise BufferError(f"DLPack has no name for the {self.device.kind} device: read the tensor")
+        return 1, 0
+
+    def to_device(self, device: Device | str, /, *, stream: Any = None) -> Tensor:
+        """Return the tensor on ``device``: itself if it is there, else a copy; reads without ``await``. See :meth:`to`.
+
+        Raises:
+            ReadRequired: the device of the values cannot be waited for here.
+            DeviceUnavailable: there is no such device.
+            ValueError: ``stream`` is not None.
+
+        >>> tc.asarray([1, 2]).to_device("cpu").device.kind
+        'cpu'
+        """
+        if stream is not None:
+            raise ValueError("devices have no streams here: stream must be None")
+        place = device_of(device)
+        if place is self.device:
+            return self
+        if self.own_device is None:
+            return Tensor(self._node, place)
+        return asarray(self._read_now("to_device()"), dtype=self.dtype, device=place)
 
     def __iter__(self) -> Iterator[Tensor]:
         if not self.shape:
@@ -217,9 +344,18 @@ class Tensor:
         def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
         def __hash__(self) -> int: ...
         def __getitem__(self, key: Any) -> Tensor: ...
+        def __setitem__(self, key: Any, value: TensorLike) -> None: ...
+        @property
+        def T(self) -> Tensor:  # noqa: N802 - the array API's name
+            """The axes of a matrix exchanged; a view."""
+
         @property
         def mT(self) -> Tensor:  # noqa: N802 - the array API's name
             """The last two axes exchanged; a view."""
+
+    def replace(self, changed: Tensor) -> None:
+        """Take the value of ``changed``, as ``x[key] = value`` does."""
+        self._node, self.own_device = changed.node, changed.own_device
 
     def release(self) -> None:
         """Free the tensor's bytes now, rather than when nothing refers to it. Safe to call twice.
@@ -261,7 +397,9 @@ class Tensor:
         device = device_of(device)
         if device is self.device:
             return self
-        if self.device is not None and (self.device.lends_to(device) or device.lends_to(self.device)):
+        if self.own_device is None:
+            return Tensor(self._node, device)
+        if self.device.lends_to(device) or device.lends_to(self.device):
             await self.realize()
             storage, layout = _bytes_of(self)
             if layout.is_contiguous and layout.size * self.dtype.itemsize == storage.nbytes:
@@ -282,18 +420,12 @@ class Tensor:
         >>> tc.asarray([1.5, 2.5]).numpy().tolist()
         [1.5, 2.5]
         """
-        if (self.device or default_device()).facts.is_host:
-            try:
-                return run_now(self.read(), turns=True)
-            except WouldWaitError:  # the device is busy
-                pass
-        if not can_suspend():
+        if not self.device.facts.is_host and not can_suspend():
             raise TensorCommonsError(
                 "this Python cannot be suspended here, so .numpy() cannot wait for the device: "
                 "use `await tensor.read()`"
             )
-        result: np.ndarray[Any, Any] = suspend(self.read())
-        return result
+        return self._read_now(".numpy()")
 
 
 def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
@@ -309,8 +441,8 @@ def as_tensor(value: TensorLike, like: Iterable[object] = ()) -> Tensor:
     peers = [other for other in like if isinstance(other, Tensor)]
     number = value.item() if isinstance(value, np.generic) else value
     if peers and isinstance(number, (int, float)):
-        return Tensor(constant(number, peers[0].dtype), peers[0].device)
-    device = next((peer.device for peer in peers if peer.device is not None), None)
+        return Tensor(constant(number, peers[0].dtype), peers[0].own_device)
+    device = next((peer.own_device for peer in peers if peer.own_device is not None), None)
     return asarray(value, device=device)
 
 
@@ -318,31 +450,20 @@ def asarray(obj: TensorLike, dtype: object = None, device: Device | str | None =
     """Convert ``obj`` (array, list, number, Tensor) to a tensor on ``device``, of its own dtype or ``dtype``.
 
     ``device`` is a Device or a kind ("cpu", "webgpu", "webnn": that of the last ``open_devices()``); the default is
-    that of :func:`set_default_device`, or the CPU device. float64 becomes float32, and Python ints become int32.
-
-    Raises:
-        UnsupportedDtype: the dtype has no counterpart.
-        DeviceUnavailable: the device is not available; the message has the reason.
-        MemoryBudgetError: the bytes do not fit.
-
-    >>> tc.asarray([1.5, 2.5])
-    <Tensor float32[2] on cpu>
-    >>> tc.asarray([1, 2], dtype="float16")
-    <Tensor float16[2] on cpu>
+    that of :func:`set_default_device`, or the CPU device. float64 becomes float32, and Python ints become int32; only
+    the CPU device has float64, for ``dtype="float64"``. A tensor is cast with ``tc.astype`` and moved with ``t.to``
+    before; :func:`tensorcommons.asarray` does both.
     """
     place = None if device is None else device_of(device)
     if isinstance(obj, Tensor):
         if dtype is None or dtypes.as_dtype(dtype) is obj.dtype:
-            if place is None or place is obj.device:
-                return obj
-            if obj.device is None:
-                return Tensor(obj.node, place)
-        raise TensorCommonsError(
-            "asarray() cannot change the dtype or device of a tensor: use tc.astype(t, dtype) or `await t.to(device)`"
-        )
+            return obj if place is None else obj.to_device(place)
+        raise TensorCommonsError("a tensor is cast by tc.astype(t, dtype)")
     place = place or default_device()
     array = dtypes.host_array(obj)
     kind = dtypes.default_dtype(obj, array) if dtype is None else dtypes.as_dtype(dtype)
+    if kind is dtypes.float64 and not place.facts.is_host:
+        raise UnsupportedDtype(f"the {place.kind} device has no float64: use float32")
     dense = np.ascontiguousarray(dtypes.converted(array, kind.numpy)).reshape(array.shape)
     data = memoryview(dense.reshape(-1).view(np.uint8))
     identity = origin = None
@@ -360,13 +481,13 @@ async def realize(tensors: Sequence[Tensor]) -> None:
     pending = [tensor for tensor in tensors if resolve_view(tensor.node) is None]
     if not pending:
         return
-    devices = dict.fromkeys(tensor.device for tensor in pending if tensor.device is not None)
+    devices = dict.fromkeys(tensor.own_device for tensor in pending if tensor.own_device is not None)
     if len(devices) > 1:
         raise DeviceMismatch("realize", devices)
     device = next(iter(devices), None) or default_device()  # tensors of constants alone have no device: any will do
     outputs = await (await compile_graph(device, *[[tensor.node] for tensor in pending])).run()
     for tensor, (storage, spec) in zip(pending, outputs, strict=True):
-        tensor._node, tensor.device = Node(None, {}, (), spec, storage=storage), device
+        tensor._node, tensor.own_device = Node(None, {}, (), spec, storage=storage), device
 
 
 async def read_together(tensors: Sequence[Tensor]) -> list[np.ndarray[Any, Any]]:

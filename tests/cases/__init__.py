@@ -47,6 +47,7 @@ OPS = (
     "full_range",
     "packed",
     "arrangement",
+    "arrays",
     "array_functions",
     "random_numbers",
     "chains",

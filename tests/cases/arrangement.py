@@ -10,7 +10,8 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.errors import ReadRequired, ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from tensorcommons.bridge.runtime import can_suspend
+from tensorcommons.errors import ReadRequired, ShapeMismatch, UnsupportedDtype
 from tensorcommons.samples import DTYPES, drawn
 from tensorcommons.tensor import realize
 from tests.cases.support import on, refused
@@ -136,7 +137,7 @@ async def what_numbers_do_not_fit(device: Device) -> None:
     whole, positive, truth, half = on(device, *(np.ones(3, d) for d in ("int32", "uint32", "bool", "float16")))
     for wrong in (
         lambda: whole + 0.5, lambda: positive - (-1), lambda: whole * 2**31, lambda: truth + 1, lambda: truth * 0.5,
-        lambda: whole + half, lambda: whole + positive, lambda: truth & whole, lambda: whole / whole,
+        lambda: whole + half, lambda: truth & whole,
         lambda: tc.sin(whole), lambda: half & half, lambda: -truth, lambda: tc.where(whole, half, half),
         lambda: tc.logical_not(whole), lambda: tc.arange(3, dtype="bool"), lambda: tc.full(3, 0.5, dtype="int32"),
         lambda: tc.linspace(0, 1, 3, dtype="int32"),
@@ -149,9 +150,8 @@ async def what_numbers_do_not_fit(device: Device) -> None:
         lambda: tc.tile(whole, (-1,)), lambda: tc.repeat(whole, -1), lambda: tc.tril(whole), lambda: tc.arange(1, 2, 0),
     ):  # fmt: skip
         refused(device, ShapeMismatch, wrong)
-    refused(device, TensorCommonsError, lambda: bool(whole[0]))
-    if device.kind == "cpu":
-        assert float(whole[0]) == int(whole[0]) == 1
+    if device.kind == "cpu" or can_suspend():
+        assert bool(whole[0]) and float(whole[0]) == int(whole[0]) == operator.index(whole[0]) == 1
     else:
-        for function in (float, int, complex, operator.index):
+        for function in (bool, float, int, complex, operator.index):
             refused(device, ReadRequired, functools.partial(function, whole[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import pickle
 
@@ -65,7 +64,7 @@ async def a_long_chain_is_dropped(device: Device) -> None:
     (x,) = on(device, START)
     for make in (_chain, _turned, _viewed):
         tensor = make(x, LONG)
-        assert "not computed yet" in repr(tensor) and repr(tensor.node)
+        assert repr(tensor.node)
         del tensor
 
 
@@ -97,15 +96,14 @@ async def a_long_chain_is_traced(device: Device) -> None:
     assert (await (await call(_chain(x, 2999))).read()).tolist() == (-START).tolist()
 
 
-async def a_long_chain_is_copied_but_not_pickled(device: Device) -> None:
+async def a_long_chain_is_copied_and_pickled(device: Device) -> None:
     (x,) = on(device, START)
     chain = _chain(x, 3001)
     for twin in (copy.copy(chain), copy.deepcopy(chain), copy.deepcopy({"a": chain})["a"]):
         assert twin.shape == (4,) and twin.node is chain.node
-    for value in (x, chain, [chain]):
-        with contextlib.suppress(tc.errors.TensorCommonsError):
-            pickle.dumps(value)
-            raise AssertionError("a tensor was pickled")
+    if device.kind == "cpu":
+        twin = pickle.loads(pickle.dumps([chain]))[0]
+        assert (await twin.read()).tolist() == (await chain.read()).tolist()
 
 
 @long("cpu", "webgpu", "webnn")

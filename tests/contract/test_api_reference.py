@@ -28,7 +28,8 @@ def test_the_pages_are_up_to_date() -> None:
 
 def test_every_public_name_is_listed() -> None:
     listed = {name.path.partition(".")[0] for name in NAMES}
-    assert set(tc.__all__) <= {*listed, "dtypes", "errors", "nn"}
+    constants = {"e", "pi", "inf", "nan", "newaxis", "__array_api_version__"}
+    assert set(tc.__all__) <= {*listed, *constants, *tc.dtypes.ALL, "dtypes", "errors", "nn"}
     assert {f"nn.functional.{name}" for name in tc.nn.functional.__all__} <= {name.path for name in NAMES}
 
 

@@ -101,4 +101,5 @@ def test_erf_is_accurate_in_float32() -> None:
 
 def test_public_names_are_listed_and_documented() -> None:
     for name in tc.__all__:
-        assert inspect.getdoc(getattr(tc, name)), f"{name} has no docstring"
+        value = getattr(tc, name)
+        assert value is None or isinstance(value, float) or inspect.getdoc(value), f"{name} has no docstring"

@@ -18,7 +18,7 @@ ROWS = (
     ("__init__",),
     ("remote",),
     ("opening",),
-    ("pipelines", "diagnostics", "refusals", "ranking"),
+    ("pipelines", "diagnostics", "refusals", "ranking", "inspection"),
     ("samples",),
     ("tasks",),
     ("models",),
@@ -34,7 +34,7 @@ ROWS = (
     ("backends",),
     ("bridge",),
     ("shapes", "dtypes"),
-    ("errors",),
+    ("errors", "constants"),
 )
 LEVEL = {name: len(ROWS) - row for row, names in enumerate(ROWS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -17,6 +17,8 @@ from .kinds import KINDS
 class Opened(Protocol):
     """The opened devices, as this module needs them."""
 
+    opened: tuple[Device, ...]
+
     @property
     def cpu(self) -> Device | None:
         """The CPU device, if it is among them."""
@@ -79,6 +81,12 @@ def device_of(wish: Device | str) -> Device:
             return _cpu()
         raise DeviceUnavailable(wish, "no device was opened yet: call await tensorcommons.open_devices() first")
     return _Current.devices.choose(wish)
+
+
+def known_devices() -> list[Device]:
+    """Return the devices of the last :func:`tensorcommons.open_devices`; the CPU device is always among them."""
+    opened = [] if _Current.devices is None else [each for each in _Current.devices.opened if not each.is_closed]
+    return list(dict.fromkeys([*opened, _cpu(), default_device()]))
 
 
 def default_device() -> Device:

@@ -28,7 +28,7 @@ class Facts:
     ``why`` it is chosen where none of a lower rank was opened and nothing was measured. ``fallback_rank`` orders the
     devices that run what another one refuses. A write begins and ends at multiples of ``granularity`` bytes. ``badge``
     is a word that lists show beside it. ``is_host``: values lie in Python's own memory, and a read neither waits nor
-    takes a buffer.
+    takes a buffer. ``dtypes`` are the names of those that it computes.
     """
 
     rank: int
@@ -39,3 +39,4 @@ class Facts:
     granularity: int = 1
     badge: str = ""
     is_host: bool = False
+    dtypes: tuple[str, ...] = ("bool", "int8", "uint8", "int32", "uint32", "int64", "float16", "float32")

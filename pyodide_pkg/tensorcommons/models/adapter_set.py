@@ -212,7 +212,7 @@ def dense_change(adapter: Loaded, param: Param, use: Use, change: Change) -> Ten
 def dense_of(weight: Weight, param: Param) -> Tensor:
     """Return a weight as a dense tensor; a quantised matrix is widened to float32."""
     is_dense = weight.format in ("float32", "float16")
-    columns = weight.tensor if is_dense else weight.rows(arange(param.shape[0], device=weight.data.device))
+    columns = weight.tensor if is_dense else weight.rows(arange(param.shape[0], device=weight.data.own_device))
     return columns if weight.order is None else take(columns, argsort(weight.order), axis=1)
 
 

@@ -63,7 +63,7 @@ class KVState:
     def whole(cls, ids: Tensor, attention_mask: Tensor | None = None) -> KVState:
         """Create the state for all tokens of ``ids`` (batch, sequence) at once, at positions 0, 1, 2, ..."""
         sequence = ids.shape[1]
-        places = arange(sequence, device=ids.device)
+        places = arange(sequence, device=ids.own_device)
         own, other = reshape(places, (1, 1, -1, 1)), reshape(places, (1, 1, 1, -1))
         mask = less_equal(other, own)
         if attention_mask is not None:  # padding attends to itself, since attention over no keys is NaN

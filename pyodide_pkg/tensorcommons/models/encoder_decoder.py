@@ -115,7 +115,7 @@ class EncoderDecoder(ABC):
     def encode(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Compute the encoder's hidden states, (batch, source, size)."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        positions = expand_dims(arange(ids.shape[1], device=ids.device), axis=0)
+        positions = expand_dims(arange(ids.shape[1], device=ids.own_device), axis=0)
         counts = reshape(equal(mask, 1), (mask.shape[0], 1, 1, -1))
         return self.encoder(weights, ids, KVState(positions, counts), {})
 

@@ -92,7 +92,7 @@ class PackedAttention:
         batch, sequence, size = x.shape
         packed, shape = self.packed(weights, x), (batch, sequence, 3, self.heads, size // self.heads)
         query, key, value = (permute_dims(reshape(packed, shape), (2, 0, 3, 1, 4))[part] for part in range(3))
-        places = reshape(arange(sequence, device=x.device), (1, 1, -1))
+        places = reshape(arange(sequence, device=x.own_device), (1, 1, -1))
         query, key = (rotary_embedding(each, *turns, positions=places) for each in (query, key))
         return self.output(weights, merge_heads(attend(query, key, value, mask)))
 
@@ -125,7 +125,7 @@ class ModernBert:
     def __call__(self, weights: Weights, inputs: Mapping[str, Tensor]) -> Tensor:
         """Encode ``input_ids`` and ``attention_mask``, int32 (batch, sequence) -> (batch, sequence, hidden)."""
         c, ids = self.config, inputs["input_ids"]
-        slots, size = arange(ids.shape[1], device=ids.device), c.hidden_size // c.num_attention_heads
+        slots, size = arange(ids.shape[1], device=ids.own_device), c.hidden_size // c.num_attention_heads
         counts = reshape(equal(inputs["attention_mask"], 1), (ids.shape[0], 1, 1, -1))
         own, other = reshape(slots, (1, 1, -1, 1)), reshape(slots, (1, 1, 1, -1))
         near = logical_and(less_equal(other, own + self.half), greater_equal(other + self.half, own))

@@ -322,7 +322,7 @@ def one_hot(tensor: TensorLike, num_classes: int = -1) -> Tensor:
             f"one_hot: num_classes must be at least 1, not {num_classes}: pass the number of classes"
         )
     column = ops.reshape(ids, (*ids.shape, 1))
-    return ops.astype(ops.equal(column, ops.arange(num_classes, dtype="int32", device=ids.device)), "int32")
+    return ops.astype(ops.equal(column, ops.arange(num_classes, dtype="int32", device=ids.own_device)), "int32")
 
 
 def pad(input: TensorLike, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from ..errors import ShapeMismatch
 from ..tensor import Tensor
 from .activation import elu, erf, gelu, hardsigmoid, hardswish, leaky_relu, relu, sigmoid, silu, softplus
 from .attention import kv_cache_append, scaled_dot_product_attention
@@ -12,9 +15,11 @@ from .composed import allclose, conj, fmod, isclose, masked_fill, nan_to_num, ne
 from .convolution import conv1d, conv2d, conv_transpose2d
 from .creation import (
     arange,
+    asarray,
     empty,
     empty_like,
     eye,
+    from_dlpack,
     full,
     full_like,
     linspace,
@@ -26,6 +31,7 @@ from .creation import (
     zeros,
     zeros_like,
 )
+from .data_types import can_cast, finfo, iinfo, isdtype, result_type
 from .distance import cdist
 from .einsum import einsum
 from .elementwise import (
@@ -95,7 +101,7 @@ from .elementwise import (
     trunc,
     where,
 )
-from .indexing import embedding, gather, gather_nd, getitem, scatter, take, take_along_axis
+from .indexing import embedding, gather, gather_nd, getitem, scatter, setitem, take, take_along_axis
 from .layout import broadcast_to, concat, permute_dims, reshape
 from .linalg import dot, norm, outer, tensordot, vecdot
 from .manipulation import (
@@ -155,6 +161,7 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "asarray",
     "asin",
     "asinh",
     "astype",
@@ -170,6 +177,7 @@ __all__ = [
     "bitwise_xor",
     "broadcast_arrays",
     "broadcast_to",
+    "can_cast",
     "cdist",
     "ceil",
     "clip",
@@ -198,10 +206,12 @@ __all__ = [
     "expand_dims",
     "expm1",
     "eye",
+    "finfo",
     "flip",
     "floor",
     "floor_divide",
     "fmod",
+    "from_dlpack",
     "full",
     "full_like",
     "gather",
@@ -212,8 +222,10 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hypot",
+    "iinfo",
     "interpolate",
     "isclose",
+    "isdtype",
     "isfinite",
     "isinf",
     "isnan",
@@ -268,6 +280,7 @@ __all__ = [
     "remainder",
     "repeat",
     "reshape",
+    "result_type",
     "rms_norm",
     "roll",
     "rotary_embedding",
@@ -316,6 +329,7 @@ __all__ = [
     "zeros_like",
 ]
 
+ARRAYS = (Tensor, np.ndarray, np.generic, int, float, list, tuple)
 _OPERATORS: dict[str, Callable[[Any, Any], Tensor]] = {
     "add": add,
     "sub": subtract,
@@ -332,7 +346,39 @@ _OPERATORS: dict[str, Callable[[Any, Any], Tensor]] = {
     "rshift": bitwise_right_shift,
 }
 _COMPARISONS = {"eq": equal, "ne": not_equal, "lt": less, "le": less_equal, "gt": greater, "ge": greater_equal}
-_OTHERS = {"neg": negative, "pos": positive, "abs": abs, "invert": bitwise_invert, "getitem": getitem}
+_OTHERS = {
+    "neg": negative,
+    "pos": positive,
+    "abs": abs,
+    "invert": bitwise_invert,
+    "getitem": getitem,
+    "setitem": setitem,
+}
+
+
+def _compared(name: str, function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """Make a comparison that knows more than arrays, as NumPy's do.
+
+    An int outside the dtype is larger or smaller than every element; None, a text or another object equals none.
+    """
+
+    def compare(self: Tensor, other: Any) -> Tensor:
+        if type(other) is int and self.dtype.kind in ("int", "uint"):
+            limits = iinfo(self.dtype)
+            if not limits.min <= other <= limits.max:
+                result = {"eq": False, "ne": True}.get(name, (other > 0) == (name in ("lt", "le")))
+                return full(self.shape, result, device=self.own_device)
+        elif name in ("eq", "ne") and not isinstance(other, ARRAYS):
+            return full(self.shape, name == "ne", device=self.own_device)
+        return function(self, other)
+
+    return compare
+
+
+def _transposed(x: Tensor) -> Tensor:
+    if x.ndim != 2:
+        raise ShapeMismatch(f"T takes a matrix, not shape {x.shape}: use mT, or tc.permute_dims()")
+    return matrix_transpose(x)
 
 
 def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
@@ -342,6 +388,9 @@ def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], T
 for _name, _function in _OPERATORS.items():
     setattr(Tensor, f"__{_name}__", _function)
     setattr(Tensor, f"__r{_name}__", _reflected(_function))
-for _name, _method in (*_COMPARISONS.items(), *_OTHERS.items()):
+for _name, _method in _OTHERS.items():
     setattr(Tensor, f"__{_name}__", _method)
+for _name, _function in _COMPARISONS.items():
+    setattr(Tensor, f"__{_name}__", _compared(_name, _function))
+setattr(Tensor, "T", property(_transposed))  # noqa: B010 - as mT
 setattr(Tensor, "mT", property(matrix_transpose))  # noqa: B010 - the class declares it for type checkers only

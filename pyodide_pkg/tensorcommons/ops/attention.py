@@ -126,7 +126,7 @@ def _shaped(x: Tensor, shape: Shape) -> Tensor:
 
 
 def _zeros(shape: Shape, dtype: DType, like: Tensor) -> Tensor:
-    return broadcast_to(Tensor.symbolic(constant(0.0, dtype), like.device), shape)
+    return broadcast_to(Tensor.symbolic(constant(0.0, dtype), like.own_device), shape)
 
 
 def _axes(q: Shape, k: Shape, v: Shape) -> tuple[int, Shape, int, int]:
@@ -210,9 +210,9 @@ def kv_cache_append(cache: TensorLike, update: TensorLike, position: TensorLike)
     """
     held = as_tensor(cache)
     if isinstance(position, int):
-        where = Tensor.symbolic(constant(position, dtypes.int32), held.device)
+        where = Tensor.symbolic(constant(position, dtypes.int32), held.own_device)
     else:
-        where = position if isinstance(position, Tensor) else asarray(position, device=held.device)
+        where = position if isinstance(position, Tensor) else asarray(position, device=held.own_device)
     if where.ndim > 1 or (where.ndim and where.shape[0] != held.shape[0]):
         raise ShapeMismatch(
             f"kv_cache_append: position must be a scalar or ({held.shape[0]},), one for each row of the batch, "

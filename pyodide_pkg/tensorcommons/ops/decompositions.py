@@ -80,7 +80,7 @@ class _Host:
         if len(first) < 2 or (square and first[-1] != first[-2]):
             raise ShapeMismatch(f"{op} takes {'square ' if square else ''}matrices (..., M, {'M' if square else 'N'}), "
                                 f"not {first}")  # fmt: skip
-        devices = {each.device for each in self.tensors if each.device is not None}
+        devices = {each.own_device for each in self.tensors if each.own_device is not None}
         if len(devices) > 1:
             raise DeviceMismatch(op, devices)
         self.device = next(iter(devices), None)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from copy import copy as copied
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Op, Spec
+from ..backends.device import Device
 from ..dtypes import DType
 from ..errors import UnsupportedDtype
 from ..graph.constant import FULL
@@ -70,7 +72,7 @@ def unary(
     """Define an op of one operand and return its function; ``example`` is a call's argument and what it prints."""
     op = _define(name, reference, kinds, result, epilogue=epilogue)
 
-    def function(x: TensorLike) -> Tensor:
+    def function(x: TensorLike, /) -> Tensor:
         return apply(op, x)
 
     return _named(function, name, doc, kinds, result, example)
@@ -88,7 +90,7 @@ def binary(
     """Define an op of two operands, which broadcast, and return its function; ``example`` is as in :func:`unary`."""
     op = _define(name, reference, kinds, result)
 
-    def function(x1: TensorLike, x2: TensorLike) -> Tensor:
+    def function(x1: TensorLike, x2: TensorLike, /) -> Tensor:
         return apply(op, x1, x2)
 
     return _named(function, name, doc, kinds, result, example)
@@ -148,13 +150,31 @@ reciprocal = unary("reciprocal", lambda x: 1 / x, FLOATS, "``1 / x``.", example=
 add = binary("add", np.add, NUMBERS, "``x1 + x2``; ints wrap.", example=("[1, 2], [3, 4]", "[4 6]"))
 subtract = binary("subtract", np.subtract, NUMBERS, "``x1 - x2``; ints wrap.", example=("[3, 4], 1", "[2 3]"))
 multiply = binary("multiply", np.multiply, NUMBERS, "``x1 * x2``; ints wrap.", example=("[1, 2], [3, 4]", "[3 8]"))
-divide = binary(
+_divide = binary(
     "divide",
     np.divide,
     FLOATS,
     "``x1 / x2`` of floats; division by 0 gives an infinity or NaN.",
     example=("[1.0, 3.0], 2.0", "[0.5 1.5]"),
 )
+
+
+def divide(x1: TensorLike, x2: TensorLike, /) -> Tensor:
+    """``x1 / x2`` of floats; division by 0 gives an infinity or NaN. Ints are divided as float32 (float64 in NumPy).
+
+    >>> print(tc.divide([1.0, 3.0], 2.0).numpy())
+    [0.5 1.5]
+    >>> print(tc.divide([1, 3], 2).numpy())
+    [0.5 1.5]
+    """
+    operands = [x if isinstance(x, (int, float)) else as_tensor(x, like=(x1, x2)) for x in (x1, x2)]
+    operands = [
+        astype(x, dtypes.float32, copy=False) if isinstance(x, Tensor) and x.dtype.kind in INTS else x for x in operands
+    ]
+    wide = [as_tensor(x, like=operands) for x in operands]
+    return _divide(*(astype(x, dtypes.float32, copy=False) if x.dtype.kind in INTS else x for x in wide))
+
+
 floor_divide = binary(
     "floor_divide",
     np.floor_divide,
@@ -403,7 +423,7 @@ bitwise_right_shift = binary(
 )
 
 
-def positive(x: TensorLike) -> Tensor:
+def positive(x: TensorLike, /) -> Tensor:
     """``+x``: the same numbers.
 
     >>> print(tc.positive([1, -2]).numpy())
@@ -411,20 +431,26 @@ def positive(x: TensorLike) -> Tensor:
     """
     tensor = as_tensor(x)
     rule("positive", NUMBERS)([tensor.spec], {})
-    return tensor
+    return copied(tensor)
 
 
-def astype(x: TensorLike, dtype: object) -> Tensor:
-    """Cast ``x`` to another dtype.
+def astype(x: TensorLike, dtype: object, /, *, copy: bool = True, device: Device | str | None = None) -> Tensor:
+    """Cast ``x`` to another dtype, on its device or on ``device``.
 
     Floats are truncated to ints, values outside the int's range are clamped to it, and NaN becomes 0 (in NumPy both
-    depend on the processor). Floats that are too large for float16 become infinite.
+    depend on the processor). Floats that are too large for float16 become infinite. With ``copy=False`` a tensor that
+    has the dtype is returned itself.
 
     >>> print(tc.astype([1.7, -1.7], "int32").numpy())
     [ 1 -1]
     """
     tensor, target = as_tensor(x), dtypes.as_dtype(dtype)
-    return tensor if tensor.dtype is target else apply(CAST, tensor, dtype=target.name)
+    if target is dtypes.float64 and not tensor.device.facts.is_host:
+        raise UnsupportedDtype(f"the {tensor.device.kind} device has no float64: use float32")
+    result = (
+        apply(CAST, tensor, dtype=target.name) if tensor.dtype is not target else copied(tensor) if copy else tensor
+    )
+    return result if device is None else result.to_device(device)
 
 
 def _branches(specs: Sequence[Spec]) -> DType:
@@ -433,7 +459,7 @@ def _branches(specs: Sequence[Spec]) -> DType:
     return dtypes.result_type([spec.dtype for spec in specs[1:]])
 
 
-def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:
+def where(condition: TensorLike, x1: TensorLike, x2: TensorLike, /) -> Tensor:
     """``x1`` where the bool ``condition`` is true, else ``x2``; all three broadcast.
 
     >>> print(tc.where([True, False], [1, 2], [3, 4]).numpy())
@@ -441,12 +467,17 @@ def where(condition: TensorLike, x1: TensorLike, x2: TensorLike) -> Tensor:
     """
     chosen = [x for x in (x1, x2) if isinstance(x, Tensor)]
     if not chosen and isinstance(condition, Tensor):  # two numbers or arrays: the first one determines the dtype
-        x1 = asarray(x1, device=condition.device)
+        x1 = asarray(x1, device=condition.own_device)
         chosen = [x1]
     return apply(WHERE, condition, *(as_tensor(x, like=chosen) for x in (x1, x2)))
 
 
-def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:  # noqa: A002
+def clip(
+    x: TensorLike,
+    /,
+    min: TensorLike | None = None,  # noqa: A002
+    max: TensorLike | None = None,  # noqa: A002
+) -> Tensor:
     """``minimum(maximum(x, min), max)``; both bounds are optional. NaN for NaN.
 
     >>> print(tc.clip([-1, 2, 7], 0, 5).numpy())
@@ -457,7 +488,7 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
     return result if max is None else minimum(result, max)
 
 
-def signbit(x: TensorLike) -> Tensor:
+def signbit(x: TensorLike, /) -> Tensor:
     """True if x is below 0 or is -0; false for NaN, whose sign differs between devices.
 
     >>> print(tc.signbit([-1.0, -0.0, 0.0]).numpy())
@@ -467,7 +498,7 @@ def signbit(x: TensorLike) -> Tensor:
     return logical_or(less(tensor, 0), less(divide(1, tensor), 0))
 
 
-def copysign(x1: TensorLike, x2: TensorLike) -> Tensor:
+def copysign(x1: TensorLike, x2: TensorLike, /) -> Tensor:
     """The magnitude of ``x1`` with the sign of ``x2``, by :func:`signbit`.
 
     >>> print(tc.copysign([1.0, -2.0], [-1.0, 1.0]).numpy())
@@ -477,7 +508,7 @@ def copysign(x1: TensorLike, x2: TensorLike) -> Tensor:
     return where(signbit(as_tensor(x2, like=(x1,))), negative(size), size)
 
 
-def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
+def hypot(x1: TensorLike, x2: TensorLike, /) -> Tensor:
     """``sqrt(x1 ** 2 + x2 ** 2)`` without intermediate overflow; infinite if either is infinite.
 
     >>> print(tc.hypot([3.0, 5.0], [4.0, 12.0]).numpy())
@@ -490,7 +521,7 @@ def hypot(x1: TensorLike, x2: TensorLike) -> Tensor:
     return where(logical_or(isinf(a), isinf(b)), math.inf, length)
 
 
-def logaddexp(x1: TensorLike, x2: TensorLike) -> Tensor:
+def logaddexp(x1: TensorLike, x2: TensorLike, /) -> Tensor:
     """``log(exp(x1) + exp(x2))`` without overflow.
 
     >>> print(tc.logaddexp([0.0, 100.0], [0.0, 100.0]).numpy().round(4))

@@ -8,6 +8,7 @@ memory out of bounds is never accessed. A negative index counts from the end, as
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,17 +16,17 @@ import numpy as np
 
 from .. import dtypes
 from ..backends.base import Attributes, Spec
-from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, UnsupportedOp, quoted
+from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from ..shapes import broadcast_shapes, normalize_axis, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .elementwise import add, astype, greater_equal, less, logical_and, multiply, where
 from .layout import broadcast_to, permute_dims, reshape, spelled_out, view_at
-from .registry import apply, define
+from .registry import OPS, apply, define
 
 
 def _require_int32(op: str, ids: Spec) -> None:
     if ids.dtype is not dtypes.int32:
-        raise UnsupportedDtype(f"{op} takes int32 indices, not {ids.dtype}: cast with tc.astype()")
+        raise UnsupportedDtype(f"{op} takes integer indices, not {ids.dtype}: cast with tc.astype()")
 
 
 def _infer_take(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -94,8 +95,7 @@ def _scatter(x: Any, ids: Any, updates: Any, axis: int, reduction: str) -> Any:
     if reduction in REDUCTIONS:
         REDUCTIONS[reduction].at(result, tuple(at), values)
     else:
-        for *place, value in zip(*at, values, strict=True):
-            result[tuple(place)] = value
+        result[tuple(at)] = values  # in order
     return result
 
 
@@ -105,7 +105,8 @@ SCATTER = define("scatter", _infer_scatter, _scatter, operations=lambda specs, r
 def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
     """Convert indices to an int32 tensor; those on the host are checked against ``size``."""
     if isinstance(indices, Tensor):
-        return indices
+        # The cast clamps, and a number outside of int32 is out of the range of any axis, too.
+        return indices if indices.dtype.kind not in ("int", "uint") else astype(indices, dtypes.int32, copy=False)
     array = np.asarray(indices)
     if array.size and array.dtype.kind not in "iu":
         raise UnsupportedDtype(f"indices must be integers, not {array.dtype}")
@@ -271,6 +272,8 @@ def embedding(table: TensorLike, ids: TensorLike) -> Tensor:
      [3. 4.]]
     """
     rows, numbers = as_tensor(table), as_tensor(ids, like=(table,))
+    if numbers.dtype.kind in ("int", "uint"):
+        numbers = astype(numbers, dtypes.int32, copy=False)
     if rows.ndim != 2:
         raise ShapeMismatch(f"embedding: the table must be (rows, size), not {rows.shape}")
     return _take_rows(rows, numbers, 0, wrap=False)
@@ -279,16 +282,19 @@ def embedding(table: TensorLike, ids: TensorLike) -> Tensor:
 def getitem(x: Tensor, key: Any) -> Tensor:
     """``x[key]`` as in NumPy: integers, slices, ``...`` and ``None`` give a view, arrays a copy.
 
-    An array is a list, a NumPy array of integers or bools, or an int32 tensor; several broadcast, as in
-    ``x[rows, columns]``. Indices out of range are as in :func:`take`. A mask must be on the host, since the
-    shape of the result depends on it: ``x[await mask.read()]``.
+    An array is a list, a NumPy array or a tensor, of integers or bools; several broadcast, as in ``x[rows, columns]``.
+    Indices out of range are as in :func:`take`. The shape of the result depends on a mask, so it is read at once; where
+    a device cannot be waited for, write ``x[await mask.read()]``.
 
     Raises:
         IndexError: an index on the host is out of range, or there are too many indices.
-        UnsupportedDtype: an array is neither of integers nor bools, or a tensor is not int32.
-        UnsupportedOp: a mask is a tensor.
+        UnsupportedDtype: an array is neither of integers nor bools.
+        ReadRequired: a mask is a tensor on a device that cannot be waited for here.
     """
-    keys = list(key) if isinstance(key, tuple) else [key]
+    keys = [_plain(k) for k in (key if isinstance(key, tuple) else (key,))]
+    if len(keys) == 1 and isinstance(keys[0], np.ndarray) and keys[0].dtype == bool and not keys[0].ndim:
+        return view_at(x, (None, ...))[: int(keys[0])]
+    key = tuple(keys)
     if not any(isinstance(k, (Tensor, np.ndarray, list)) for k in keys):
         return view_at(x, key)
     advanced = [i for i, k in enumerate(keys) if _is_integer(k) or isinstance(k, (Tensor, np.ndarray, list))]
@@ -308,6 +314,52 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     return found if order == list(range(found.ndim)) else permute_dims(found, order)
 
 
+def _plain(key: Any) -> Any:
+    """Replace a tensor without axes by its number where it is on the host; bools by masks, as NumPy takes them."""
+    if isinstance(key, Tensor) and not key.shape and key.device.facts.is_host and key.dtype.kind in ("int", "uint"):
+        return operator.index(key)
+    if isinstance(key, Tensor) and key.dtype is dtypes.bool:
+        return np.asarray(key)
+    return np.asarray(key) if isinstance(key, (bool, np.bool_)) else key
+
+
+def setitem(x: Tensor, key: Any, value: TensorLike) -> None:
+    """``x[key] = value`` as in NumPy; tensors that were made from ``x``, views too, keep their values.
+
+    ``value`` broadcasts to the shape of ``x[key]``, and takes the dtype of ``x``.
+
+    Raises:
+        ShapeMismatch, IndexError: as :func:`getitem`, or ``value`` does not broadcast to ``x[key]``.
+        UnsupportedDtype: the dtype of ``x`` cannot represent ``value``.
+    """
+    update = as_tensor(value, like=(x,))
+    if update.dtype is not x.dtype:
+        if update.dtype.kind == "float" != x.dtype.kind or x.dtype is dtypes.bool:
+            raise UnsupportedDtype(f"x[key] = value: {update.dtype} cannot become {x.dtype}: cast it with tc.astype()")
+        update = astype(update, x.dtype)
+    is_mask = isinstance(key, (Tensor, np.ndarray)) and key.dtype == dtypes.bool
+    if is_mask and update.ndim == 0 and key.shape == x.shape[: key.ndim]:
+        mask = reshape(as_tensor(key, like=(x,)), (*key.shape, *[1] * (x.ndim - key.ndim)))
+        changed = where(mask, update, x)
+    else:
+        places = getitem(reshape(positions(x.size), x.shape), key)
+        flat, at = reshape(x, (x.size,)), reshape(places, (places.size,))
+        if update.shape != places.shape:
+            surplus = update.ndim - places.ndim
+            if surplus > 0 and all(size == 1 for size in update.shape[:surplus]):
+                update = reshape(update, update.shape[surplus:])
+            update = broadcast_to(update, places.shape)
+        changed = reshape(
+            apply(SCATTER, flat, at, reshape(update, (places.size,)), axis=0, reduction="assign"), x.shape
+        )
+    x.replace(changed)
+
+
+def positions(count: int) -> Tensor:
+    """Return the numbers from 0 to ``count - 1`` as int32."""
+    return apply(OPS["arange"], start=0, step=1, count=count, dtype="int32")
+
+
 def _is_integer(key: Any) -> bool:
     return isinstance(key, (int, np.integer))
 
@@ -316,10 +368,6 @@ def _without_masks(x: Tensor, keys: list[Any]) -> list[Any]:
     """Normalize keys to one for each axis or ``None``: expand ``...``, convert lists to arrays, masks to indices."""
     arrays = [(np.zeros(0, np.int32) if k == [] else dtypes.host_array(k)) if isinstance(k, list) else k for k in keys]
     masks = {i for i, k in enumerate(arrays) if isinstance(k, np.ndarray) and k.dtype == bool}
-    if any(isinstance(k, Tensor) and k.dtype is dtypes.bool for k in arrays):
-        where = x.device.kind if x.device else "any device"
-        reason = "the shape of its result depends on the mask: read it, as in x[await mask.read()], or use tc.where()"
-        raise UnsupportedOp("x[mask]", where, reason)
     taken = sum(k.ndim if i in masks else k is not None and k is not Ellipsis for i, k in enumerate(arrays))
     result: list[Any] = []
     for k in spelled_out(arrays, taken, x.ndim):

@@ -77,8 +77,10 @@ PAD = define(
 CONCAT = define("concat", _infer_concat, lambda *xs, axis: np.concatenate(xs, axis))
 
 
-def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
+def reshape(x: TensorLike, /, shape: int | Sequence[int], *, copy: bool | None = None) -> Tensor:
     """Return the same elements, in row-major order, in another shape; one size may be -1.
+
+    Tensors never change one another, so ``copy`` makes no difference.
 
     >>> print(tc.reshape([1, 2, 3, 4], (2, -1)).numpy())
     [[1 2]

@@ -211,7 +211,7 @@ def matrix_power(x: TensorLike, n: int) -> Tensor:
     if n.bit_length() > 64:
         raise ShapeMismatch("matrix_power: n must be less than 2**64")
     if n == 0:
-        return broadcast_to(eye(tensor.shape[-1], dtype=tensor.dtype, device=tensor.device), tensor.shape)
+        return broadcast_to(eye(tensor.shape[-1], dtype=tensor.dtype, device=tensor.own_device), tensor.shape)
     base = astype(tensor if n > 0 else inv(tensor), _wide(tensor.dtype))
     result = None
     for bit in bin(abs(n))[:1:-1].rstrip("b"):

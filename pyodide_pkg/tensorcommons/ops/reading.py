@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.current import default_device
 from ..bridge.runtime import can_suspend
 from ..errors import ReadRequired
 from ..tensor import Tensor
@@ -18,7 +17,7 @@ def values_of(x: Tensor, what: str, remedy: str) -> np.ndarray[Any, Any]:
     Raises:
         ReadRequired: the device is asynchronous, and the running Python cannot be suspended.
     """
-    device = x.device or default_device()
+    device = x.device
     if not device.facts.is_host and not can_suspend():
         raise ReadRequired(
             f"{what}: the shape of the result depends on values, and this Python cannot be suspended here to wait for "

@@ -53,7 +53,7 @@ def apply(op: Op, *inputs: TensorLike, **attrs: Attribute) -> Tensor:
     spec = op.infer([tensor.spec for tensor in tensors], attrs)
     if op.view is None:
         check_size(op.name, spec)
-    devices = {tensor.device for tensor in tensors if tensor.device is not None}
+    devices = {tensor.own_device for tensor in tensors if tensor.own_device is not None}
     if len(devices) > 1:
         raise DeviceMismatch(op.name, devices)
     return Tensor.symbolic(Node(op, attrs, tuple(tensor.node for tensor in tensors), spec), next(iter(devices), None))

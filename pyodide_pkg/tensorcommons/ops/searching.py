@@ -34,7 +34,7 @@ def nonzero(x: TensorLike) -> tuple[Tensor, ...]:
     if not tensor.ndim:
         raise ShapeMismatch("nonzero takes a tensor with axes")
     found = np.nonzero(values_of(tensor, "nonzero()", "np.nonzero(await x.read())"))
-    return tuple(asarray(axis.astype(np.int32), device=tensor.device) for axis in found)
+    return tuple(asarray(axis.astype(np.int32), device=tensor.own_device) for axis in found)
 
 
 def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:

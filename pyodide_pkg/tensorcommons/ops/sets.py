@@ -54,8 +54,8 @@ def unique_all(x: TensorLike) -> UniqueAll:
     )  # fmt: skip
     values, *numbers = (np.asarray(each) for each in found)
     numbers[1] = numbers[1].reshape(tensor.shape)
-    ids = (asarray(each.astype(np.int32), device=tensor.device) for each in numbers)
-    return UniqueAll(asarray(values, dtype=tensor.dtype, device=tensor.device), *ids)
+    ids = (asarray(each.astype(np.int32), device=tensor.own_device) for each in numbers)
+    return UniqueAll(asarray(values, dtype=tensor.dtype, device=tensor.own_device), *ids)
 
 
 def unique_counts(x: TensorLike) -> UniqueCounts:
@@ -90,4 +90,4 @@ def unique_values(x: TensorLike) -> Tensor:
     """
     tensor = as_tensor(x)
     values = np.unique(values_of(tensor, "unique_values()", "np.unique(await x.read())"), equal_nan=False)
-    return asarray(values, dtype=tensor.dtype, device=tensor.device)
+    return asarray(values, dtype=tensor.dtype, device=tensor.own_device)

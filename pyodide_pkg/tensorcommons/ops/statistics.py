@@ -89,7 +89,7 @@ def _interpolated(ordered: Tensor, positions: Positions) -> Tensor:
     share = positions - first
     if share.any():
         high = astype(take(ordered, np.ceil(positions).astype(np.int32), axis=-1), wide)
-        part = asarray(share, dtype=wide, device=ordered.device)
+        part = asarray(share, dtype=wide, device=ordered.own_device)
         step = subtract(high, low)
         near = where(less(part, 0.5), add(low, multiply(step, part)), subtract(high, multiply(step, subtract(1, part))))
         low = where(equal(low, high), low, where(equal(part, 0), low, near))  # infinities have no difference

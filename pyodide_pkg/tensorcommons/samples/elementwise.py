@@ -51,6 +51,7 @@ for _name in ("less", "less_equal", "greater", "greater_equal"):
 for _name in ("equal", "not_equal"):
     every(_name, getattr(tc, _name), getattr(np, _name), BINARY, DTYPES)
 every("divide", tc.divide, np.divide, BINARY, FLOATS)
+declare("divide", tc.divide, lambda x, y: np.divide(x, y), BINARY, INTS, each=True, special=True, result="float32")
 every("atan2", tc.atan2, np.arctan2, BINARY, FLOATS)
 for _name in ("floor_divide", "remainder"):  # for floats, quotients of extremes exceed the documented range
     declare(_name, getattr(tc, _name), getattr(np, _name), BINARY, FLOATS, each=True, ranges=[(-50, 50), (-3, 3)])
@@ -89,7 +90,7 @@ TERNARY = (
 )
 declare("where", tc.where, np.where, TERNARY, DTYPES, each=True, tolerance=0, half_tolerance=0, values=_choices)
 for _dtype in DTYPES:
-    _to = partial(tc.astype, dtype=_dtype)
+    _to = partial(lambda x, to: tc.astype(x, to), to=_dtype)
     declare("cast", _to, lambda x, to=_dtype: x.astype(to), UNARY, [d for d in DTYPES if d != _dtype], each=True, result=_dtype, ranges=[(0, 9)])  # noqa: E501 # fmt: skip
 for _dtype, _value in (("float32", 0.1), ("float16", 1.5), ("int32", -7), ("uint32", 2**32 - 1), ("bool", True)):
     declare("full", lambda x, v=_value: tc.full_like(x, v), lambda x, v=_value: np.full(x.shape, v, x.dtype), UNARY, [_dtype], each=True)  # noqa: E501 # fmt: skip

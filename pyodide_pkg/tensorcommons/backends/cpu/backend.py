@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...bridge.byte_buffer import ByteBuffer, Data
-from ...dtypes import float32
+from ...dtypes import ALL, float32
 from ...errors import DeviceMemoryError
 from ...shapes import Layout
 from ..backend import Backend, DeviceKind
@@ -64,6 +64,7 @@ class CpuBackend(Backend[Code]):
         why="neither a GPU adapter nor WebNN was found",
         rates=Rates(0.25, 1e6, 2e5, 5e5),
         is_host=True,
+        dtypes=tuple(ALL),
     )
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from ...bridge.byte_buffer import ByteBuffer, Data
 from ...bridge.runtime import Slices, in_slices
 from ...bridge.webgpu import WebGPUBridge
+from ...dtypes import ALL
 from ...errors import TensorCommonsError, UnsupportedOp
 from ...shapes import Layout, size_of
 from ..backend import Backend, DeviceKind
@@ -71,6 +72,7 @@ class Replay(Executable):
     bound: list[int] = field(default_factory=list)
 
 
+DTYPES = tuple(name for name, dtype in ALL.items() if dtype.wgsl is not None)
 HARDWARE = Facts(
     rank=0,
     fallback_rank=0,
@@ -78,6 +80,7 @@ HARDWARE = Facts(
     why="it is a hardware GPU",
     rates=Rates(1.0, 1e9, 1e8, 5e5),  # orders of magnitude
     granularity=4,
+    dtypes=DTYPES,
 )
 SOFTWARE = Facts(
     rank=3,
@@ -87,6 +90,7 @@ SOFTWARE = Facts(
     rates=Rates(0.8, 2e6, 1e5, 4.5e5),
     granularity=4,
     badge="software",
+    dtypes=DTYPES,
 )
 
 
