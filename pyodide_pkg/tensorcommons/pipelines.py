@@ -16,6 +16,7 @@ from .models.architecture import check_task
 from .models.loading import from_pretrained
 from .models.model import Model
 from .models.weight_loader import Progress
+from .models.weight_specs import checked_cache_dtype
 from .ops.quantized import check_precision
 from .sharing.manager import TensorSharingManager
 from .tasks import TASKS, check_options
@@ -33,6 +34,7 @@ async def pipeline(
     device: str | Device = "auto",
     dtype: str | None = None,
     precision: str = "fast",
+    cache_dtype: str | None = None,
     progress_callback: Progress | None = None,
     cache: CacheSpec = "auto",
     token: str | None = None,
@@ -40,7 +42,7 @@ async def pipeline(
 ) -> Pipeline:
     """Create a pipeline for ``task`` on ``source``: a loaded model, or any source that ``from_pretrained`` takes.
 
-    ``device``, ``dtype``, ``precision``, ``progress_callback``, ``cache`` and ``token`` are passed to
+    ``device``, ``dtype``, ``precision``, ``cache_dtype``, ``progress_callback``, ``cache`` and ``token`` are passed to
     ``from_pretrained``; a loaded model is used as it is.
 
     Results have the shapes of the pipelines of `transformers` for the same call, with arrays in place of nested lists:
@@ -109,7 +111,9 @@ async def pipeline(
     kind = TextGeneration if task in GENERATION_TASKS else Pipeline
     if isinstance(source, Model):
         check_task(task, source.architecture.tasks, source.name)
-        _check_is_asked_as_loaded(source, device=device, dtype=dtype, precision=precision, cache=cache, token=token)
+        _check_is_asked_as_loaded(
+            source, device=device, dtype=dtype, precision=precision, cache_dtype=cache_dtype, cache=cache, token=token
+        )
         return kind(task, source, owns_model=False, options=options)
     try:
         model = await from_pretrained(
@@ -118,6 +122,7 @@ async def pipeline(
             device=device,
             dtype=dtype,
             precision=precision,
+            cache_dtype=cache_dtype,
             task=task,
             progress_callback=progress_callback,
             cache=cache,
@@ -142,12 +147,20 @@ def check_defaults(task: str, options: Mapping[str, Any]) -> None:
 
 
 def _check_is_asked_as_loaded(
-    model: Model, *, device: str | Device, dtype: str | None, precision: str, cache: CacheSpec, token: str | None
+    model: Model,
+    *,
+    device: str | Device,
+    dtype: str | None,
+    precision: str,
+    cache_dtype: str | None,
+    cache: CacheSpec,
+    token: str | None,
 ) -> None:
     is_float32 = dtype == "float32" and set(model.weight_formats) <= {"float32"}
     others = {"dtype": dtype is not None and not is_float32, "cache": cache != "auto", "token": token is not None}
     check_precision(precision)
     others["precision"] = precision not in ("fast", model.precision)
+    others["cache_dtype"] = cache_dtype is not None and checked_cache_dtype(cache_dtype) is not model.cache_dtype
     others["device"] = device not in ("auto", model.device.kind, model.device)
     asked = [name for name, differs in others.items() if differs]
     if asked:

@@ -189,3 +189,22 @@ async def smollm2_writes(place: Place) -> None:
     print(f"{sizes[1]:,} of {sizes[0]:,} bytes")
     _near(SMOLLM2, {"logits": said[0]}, {"logits": said[1]})
     assert sizes[1] < 0.51 * sizes[0]
+
+
+@shows("SmolLM2-135M-Instruct", "float16 keys and values, 256 greedy tokens", "float32 keys and values, smollm2.json")
+@long("cpu", "webgpu", "webnn")
+async def smollm2_writes_with_keys_of_float16(place: Place) -> None:
+    golden = json.loads((Path(place.goldens) / "smollm2.json").read_text())["written"]
+    source, written = f"{place.models}/{SMOLLM2}", []
+    for dtype in ("float32", "float16"):
+        manager = place.manager(activation_cache=False)
+        model = await tc.from_pretrained(
+            source, manager=manager, device=place.device, tokenizer=False, cache_dtype=dtype
+        )
+        found = [await model.generate([each["ids"]], max_new_tokens=256, eos_token_id=()) for each in golden]
+        for tokens, each in zip(found, golden, strict=True):
+            assert tokens[0, len(each["ids"]) :][: len(each["new"])].tolist() == each["new"], dtype
+        written.append(found)
+        model.unload()
+    for full, half in zip(*written, strict=True):
+        np.testing.assert_array_equal(half, full)

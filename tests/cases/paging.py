@@ -119,6 +119,48 @@ async def halves(device: Device) -> None:
             near(y, _attention(q, keys, values, table), 2e-3)
 
 
+async def keys_of_float16_beside_queries_of_float32(device: Device) -> None:
+    """Numbers are widened as they are read: results are those of the rounded keys and values in float32."""
+    for queries, width, window in ((1, 16, 0), (5, 8, 0), (17, 12, 3), (1, 6, 0)):
+        table = _table([(60, queries), (0, 1), (3, 0), (9, queries)], 20)
+        keys, values = (_pool(table, 2, each, seed).astype(np.float16) for each, seed in ((width, 1), (8, 100)))
+        q = numbers(4, 4, queries, width)
+        for way in _ways(device):
+            with way:
+                x, k, v, pages = on(device, q, keys, values, table)
+                found_k, found_v = (tc.astype(paged_rows(each, pages), "float32") for each in (k, v))
+                y = tc.scaled_dot_product_attention(x, found_k, found_v, paged_mask(pages, queries, SIZE, window))
+                near(await y.read(), _attention(q, keys, values, table, window))
+
+
+async def new_tokens_are_rounded_to_float16(device: Device) -> None:
+    """What float16 cannot hold becomes NaN; numbers below its normal ones round to its smallest steps."""
+    for width, new in ((8, 5), (6, 1)):
+        table = _table([(2, new), (7, 1), (0, 0)], 3)
+        keys, values = (_pool(table, 2, width, seed).astype(np.float16) for seed in (1, 100))
+        updates = [numbers(3, 2, new, width, seed=seed) for seed in (5, 6)]
+        edges = (65519.9, 65520, -65520, 7e4, np.inf, NAN, 6e-8, -2.9e-8, 2.9e-8, 1e-5, 2049, 2051)
+        for update in updates:
+            update[0, :, 0, :6], update[0, :, -1, -6:] = edges[:6], edges[6:]
+            if new > 1:
+                update[0, :, 1, :6] = edges[6:]
+        wanted = [np.array(pool) for pool in (keys, values)]
+        for pool, update in zip(wanted, updates, strict=True):
+            with np.errstate(over="ignore"):
+                update = update.astype(np.float16)
+            update[np.isinf(update)] = NAN
+            for row, (before, count, *pages) in enumerate(table.tolist()):
+                for i in range(count):
+                    pool[pages[(before + i) // SIZE], :, (before + i) % SIZE] = update[row, :, i]
+        for way in _ways(device):
+            with way:
+                first, second, new_keys, new_values, pages = on(device, keys, values, *updates, table)
+                grown = [paged_append(first, new_keys, pages), paged_append(second, new_values, pages)]
+                await realize(grown)
+                for result, expected in zip(grown, wanted, strict=True):
+                    np.testing.assert_array_equal(await result.read(), expected)
+
+
 async def a_step_of_one_token(device: Device) -> None:
     """Products of one row around an append and attention: WebNN runs these as graphs of a decoding step."""
     for before, new, missing, window in ((6, 1, None, 0), (8, 1, None, 3), (7, 1, 0, 0), (9, 1, 1, 5), (5, 0, None, 1)):

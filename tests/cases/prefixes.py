@@ -11,15 +11,18 @@ from unittest.mock import patch
 
 import numpy as np
 
+import tensorcommons as tc
 from tensorcommons import Model
-from tensorcommons.errors import MemoryBudgetError, TensorCommonsError
+from tensorcommons.errors import MemoryBudgetError, TensorCommonsError, UnsupportedDtype
 from tensorcommons.models import batch
 from tensorcommons.models.batch import MOST_STEPS
 from tensorcommons.models.decode_programs import LOGITS, DecodePrograms
 from tensorcommons.models.decoder import PAGE
 from tensorcommons.models.page_pool import PagePool, Text
 from tests.cases import Place, long, slow
+from tests.cases.checkpoints import WEIGHTS, pack, tensors_of
 from tests.cases.decoders import DECODERS, ENCODER_DECODERS, load
+from tests.cases.seeded import checkpoint
 from tests.cases.support import near, raises
 
 GREEDY: dict[str, Any] = {"eos_token_id": (), "pad_token_id": 0}
@@ -146,6 +149,67 @@ async def a_changed_weight_makes_other_keys(place: Place) -> None:
     assert model.batch().pool is not before
     await model.generate(prompt, max_new_tokens=1, **GREEDY)
     assert _counts(model)["reused_tokens"] == 0
+    model.unload()
+
+
+async def _with_keys_of(place: Place, manager: Any, dtype: str | None) -> Model:
+    files = checkpoint(place, "tiny-llama")
+    options: dict[str, Any] = {"manager": manager, "device": place.device, "tokenizer": False}
+    return await tc.from_pretrained(files, cache_dtype=dtype, **options)
+
+
+async def keys_of_float16_take_half_the_bytes(place: Place) -> None:
+    """Log-probabilities are near those with float32; pages of one dtype are not found for the other."""
+    manager = place.manager()
+    full, half = [await _with_keys_of(place, manager, each) for each in (None, "float16")]
+    prompt = _prompt(3 * PAGE + 2)
+    options = {"max_new_tokens": 20, "output_logprobs": True, **GREEDY}
+    tokens, logprobs = await full.generate(prompt, **options)
+    rounded, near_by = await half.generate(prompt, **options)
+    assert _counts(half)["reused_tokens"] == 0
+    np.testing.assert_array_equal(rounded, tokens)
+    near(near_by, logprobs, 1e-2)
+    assert np.abs(near_by - logprobs).max() > 0, "nothing was rounded"
+    pools = [model.batch().pool for model in (full, half)]
+    specs = [model.batch().steps.pools(pool.capacity) for model, pool in zip((full, half), pools, strict=True)]
+    kept = [sum(spec.nbytes for spec in each.values() if spec.dtype.kind == "float") for each in specs]
+    assert pools[0] is not pools[1] and kept[0] == 2 * kept[1]
+    await half.generate(prompt, **options)
+    assert _counts(half)["reused_tokens"] == 3 * PAGE
+    beams = await half.generate(prompt, max_new_tokens=6, num_beams=3, **GREEDY)
+    np.testing.assert_array_equal(beams, await full.generate(prompt, max_new_tokens=6, num_beams=3, **GREEDY))
+    for model in (full, half):
+        model.unload()
+
+
+async def a_key_beyond_float16_ends_the_generation(place: Place) -> None:
+    files = dict(checkpoint(place, "tiny-llama"))
+    tensors = tensors_of(files)
+    name = "model.layers.0.self_attn.k_proj.weight"
+    files[WEIGHTS] = pack({**tensors, name: np.asarray(tensors[name]) * np.float32(1e7)})
+    manager, prompt = place.manager(), _prompt(5)
+    options: dict[str, Any] = {"manager": manager, "device": place.device, "tokenizer": False}
+    for dtype in (None, "float16"):
+        model = await tc.from_pretrained(files, cache_dtype=dtype, **options)
+        if dtype is None:
+            assert (await model.generate(prompt, max_new_tokens=3, **GREEDY)).shape == (1, 8)
+        else:
+            await raises(TensorCommonsError, model.generate(prompt, max_new_tokens=3, **GREEDY), "NaN or infinite")
+        model.unload()
+
+
+async def a_cache_dtype_is_checked(place: Place) -> None:
+    manager = place.manager()
+    options: dict[str, Any] = {"manager": manager, "device": place.device}
+    unknown: tuple[Any, ...] = ("int8", "float64", 16)
+    for wrong in unknown:
+        loading = tc.from_pretrained(checkpoint(place, "tiny-llama"), cache_dtype=wrong, **options)
+        await raises(UnsupportedDtype, loading, "cache_dtype", "float16")
+    encoder = tc.from_pretrained(f"{place.goldens}/tiny-bert", cache_dtype="float16", tokenizer=False, **options)
+    await raises(TensorCommonsError, encoder, "cache_dtype", "tiny-bert", "generates no text")
+    model = await _with_keys_of(place, manager, "fp16")
+    assert model.cache_dtype.name == "float16"
+    await raises(TensorCommonsError, tc.pipeline("text-generation", model, manager=manager, cache_dtype="float32"), "cache_dtype")  # noqa: E501 # fmt: skip
     model.unload()
 
 

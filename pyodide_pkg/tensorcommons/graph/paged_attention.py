@@ -26,9 +26,10 @@ LOWEST = float(np.finfo(np.float32).min)
 
 
 def _gathered(specs: Sequence[Spec]) -> list[Spec]:
-    """Return the specs of query, key and value with the keys and values in order."""
+    """Return the specs of query, key and value with the keys and values in order, of the dtype of the query."""
     query, *pools, table = specs
-    return [query, *(OPS["paged_rows"].infer([pool, table], {}) for pool in pools)]
+    found = [OPS["paged_rows"].infer([pool, table], {}) for pool in pools]
+    return [query, *(Spec(each.shape, query.dtype) for each in found)]
 
 
 def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
@@ -38,7 +39,7 @@ def _infer(specs: Sequence[Spec], attrs: Attributes) -> Spec:
 def _ordered(query: Any, keys: Any, values: Any, table: Any, window: int) -> tuple[Any, Any, Any]:
     """Return keys and values in order, and the mask of each query."""
     mask = OPS["paged_mask"].reference(table, queries=query.shape[2], size=keys.shape[2], window=window)
-    keys, values = (OPS["paged_rows"].reference(pool, table) for pool in (keys, values))
+    keys, values = (OPS["paged_rows"].reference(pool, table).astype(query.dtype) for pool in (keys, values))
     return keys, values, np.broadcast_to(mask, (*query.shape[:3], mask.shape[3]))
 
 
@@ -115,11 +116,17 @@ def attend_in_pages(graph: Graph, backend: Backend[Any]) -> Graph:
     return rewritten(graph, lambda node: _in_pages(node, backend))
 
 
+def _is_widened(node: Node) -> bool:
+    """Return whether ``node`` is the float32 numbers of float16 ones, which kernels widen as they read."""
+    return node.is_op("cast") and (node.spec.dtype, node.inputs[0].spec.dtype) == (dtypes.float32, dtypes.float16)
+
+
 def _in_pages(node: Node, backend: Backend[Any]) -> Replacement | None:
     if not node.is_op("scaled_dot_product_attention") or len(node.inputs) != 4 or node.attrs["causal"]:
         return None
     query, key, value, mask = node.inputs
     mask = mask.inputs[0] if mask.is_op("broadcast_to") else mask
+    key, value = (each.inputs[0] if _is_widened(each) else each for each in (key, value))
     if not (mask.is_op("paged_mask") and key.is_op("paged_rows") and value.is_op("paged_rows")):
         return None
     (table,) = mask.inputs

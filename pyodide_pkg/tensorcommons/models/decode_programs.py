@@ -16,6 +16,7 @@ import numpy as np
 from .. import dtypes
 from ..backends.base import Spec
 from ..backends.device import Device
+from ..dtypes import DType
 from ..graph.bound import BoundProgram, compile_graph
 from ..graph.node import argument
 from ..graph.parted import PartedProgram
@@ -82,13 +83,16 @@ LOGITS, LIKELIEST = Choice("logits"), Choice("likeliest")
 class DecodePrograms:
     """Compiled steps of ``decoder`` over the ``weights`` of the model ``name``, with ``adapters``.
 
+    ``cache_dtype`` is that of keys and values in pages: float32 or float16. They are computed in float32.
     ``last`` is the program that ran last, and the number of its calls into JavaScript.
     """
 
     def __init__(
-        self, name: str, decoder: Decoder, weights: Weights, device: Device, adapters: AdapterSet = NO_ADAPTERS
-    ) -> None:
+        self, name: str, decoder: Decoder, weights: Weights, device: Device, adapters: AdapterSet = NO_ADAPTERS,
+        cache_dtype: DType = dtypes.float32,
+    ) -> None:  # fmt: skip
         self._name = name
+        self._cache_dtype = cache_dtype
         self.decoder = decoder
         self.device = device
         self.adapters = adapters
@@ -123,8 +127,8 @@ class DecodePrograms:
     @property
     def follows_lengths(self) -> bool:
         """True if attention takes as long as a text has tokens, however many pages its table has room for."""
-        (pool, *_), (heads, size) = self.decoder.pools(1).values(), self.decoder.keys
-        query, table = Spec((1, heads, 1, size), pool.dtype), Spec((1, PAGES + 1), dtypes.int32)
+        (pool, *_), (heads, size) = self.decoder.pools(1, self._cache_dtype).values(), self.decoder.keys
+        query, table = Spec((1, heads, 1, size), dtypes.float32), Spec((1, PAGES + 1), dtypes.int32)
         return self.device.backend.attends_in_pages([query, pool, pool, table])
 
     @property
@@ -156,7 +160,7 @@ class DecodePrograms:
     def pools(self, pages: int) -> dict[str, Spec]:
         """Return the specs of pools of so many pages, by name; with the tokens where the device penalizes them."""
         tokens = {TOKENS: Spec((pages, 1, PAGE, 1), dtypes.int32)} if self.samples else {}
-        return {**self.decoder.pools(pages), **tokens}
+        return {**self.decoder.pools(pages, self._cache_dtype), **tokens}
 
     async def empty(self, pages: int) -> Tensors:
         """Create empty pools. Those of one shape share a storage; the first step gives each its own."""

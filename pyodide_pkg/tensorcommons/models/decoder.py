@@ -16,9 +16,11 @@ from typing import Any
 from .. import dtypes
 from ..backends.base import Spec
 from ..backends.select import MATRICES, ROW
+from ..dtypes import DType
 from ..nn import Weights
 from ..ops import (
     arange,
+    astype,
     embedding,
     equal,
     expand_dims,
@@ -95,6 +97,8 @@ class KVState:
         for part, new in zip(names, (key, value), strict=True):
             self.grown[part] = paged_append(self.pools[part], new, self.table)
         keys, values = (paged_rows(self.grown[part], self.table) for part in names)
+        if keys.dtype is not key.dtype:
+            keys, values = astype(keys, key.dtype), astype(values, value.dtype)
         return keys, values
 
     def within(self, window: int) -> Tensor:
@@ -141,10 +145,10 @@ class Decoder(ABC):
     cached: Sequence[str]
     keys: tuple[int, int]
 
-    def pools(self, pages: int) -> dict[str, Spec]:
+    def pools(self, pages: int, dtype: DType = dtypes.float32) -> dict[str, Spec]:
         """Return the specs of each layer's keys and values by name: (pages, heads, PAGE, head size)."""
         heads, size = self.keys
-        spec = Spec((pages, heads, PAGE, size), dtypes.float32)
+        spec = Spec((pages, heads, PAGE, size), dtype)
         return {f"{layer}.{part}": spec for layer in self.cached for part in ("key", "value")}
 
     def begin(self, weights: Weights, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from ..errors import (
     DeviceMemoryError,
     DeviceUnavailable,
     InvalidWeights,
+    TensorCommonsError,
     UnsupportedModel,
     quoted,
     shown,
@@ -44,7 +45,7 @@ from .assembly import compose
 from .checkpoint import Checkpoint
 from .checkpoint_match import match, orders_of
 from .config import architectures
-from .decoder import product_of
+from .decoder import Decoder, product_of
 from .gguf import open_gguf
 from .model import Model
 from .other_formats import refuse_other_formats
@@ -54,7 +55,7 @@ from .quantization import quantization_of
 from .registry import FAMILIES
 from .sentence import Sentence, SentenceUse, read_sentence
 from .weight_loader import Progress, Reporter, Shard, WeightLoader
-from .weight_specs import DTYPES, check_dtype, formats_of, specs_of
+from .weight_specs import DTYPES, check_dtype, checked_cache_dtype, formats_of, specs_of
 
 logger = logging.getLogger("tensorcommons")
 WEIGHTS_FILE = "model.safetensors"
@@ -76,6 +77,7 @@ async def from_pretrained(
     device: str | Device = "auto",
     dtype: str | None = None,
     precision: str = "fast",
+    cache_dtype: str | None = None,
     task: str | None = None,
     progress_callback: Progress | None = None,
     tokenizer: bool = True,
@@ -103,6 +105,10 @@ async def from_pretrained(
     of 32 on devices that multiply such numbers faster, except beside weights of FP8; "exact" computes with float
     activations, as all other devices do with either.
 
+    ``cache_dtype`` is that of the keys and values of a generation: "float32" (the default), or "float16", with half the
+    bytes, rounded. Attention computes in float32. A key or value that float16 cannot hold ends the generation with the
+    error for NaN scores.
+
     ``progress_callback`` gets ``{"status", "file", "loaded", "total", "shared_bytes", "from_cache", "offline",
     "seconds_left"}``, sizes in bytes. ``status`` is "initiate", "download", "progress", "progress_total", "done" or
     "ready"; ``from_cache`` counts the bytes of weights read from the cache so far; ``offline`` is true if a cached copy
@@ -119,8 +125,8 @@ async def from_pretrained(
         InvalidWeights: a file is damaged, lacks tensors that its config requires, has a format that is not supported,
             or numbers that cannot be quantised.
         UnsupportedModel: the architecture is not supported.
-        UnsupportedDtype: ``dtype`` is unknown.
-        TensorCommonsError: ``precision`` is unknown.
+        UnsupportedDtype: ``dtype`` or ``cache_dtype`` is unknown.
+        TensorCommonsError: ``precision`` is unknown, or ``cache_dtype`` is given for a model that generates no text.
         MemoryBudgetError: the weights exceed the limit, or (DeviceMemoryError) the memory of the device; with "auto",
             of every device.
         DeviceUnavailable: the device was lost before and cannot be opened again; with "auto", every device was.
@@ -134,7 +140,7 @@ async def from_pretrained(
     (1, 6, 384)
     >>> manager.close()
     """
-    options = source, manager, device, dtype, precision, task, progress_callback, tokenizer, cache, token
+    options = source, manager, device, dtype, precision, cache_dtype, task, progress_callback, tokenizer, cache, token
     refused: dict[Device, str] = {}
     try:
         while True:
@@ -170,6 +176,7 @@ async def _loaded(
     device: str | Device,
     dtype: str | None,
     precision: str,
+    cache_dtype: str | None,
     task: str | None,
     progress_callback: Progress | None,
     tokenizer: bool,
@@ -182,6 +189,7 @@ async def _loaded(
     files = open_source(source, token=token)
     check_dtype(dtype)
     check_precision(precision)
+    keys = checked_cache_dtype(cache_dtype)
     name = manager.add_model(files.name, manager.devices.choose(device))
     try:
         files = cached(files, await open_cache(cache))
@@ -189,6 +197,11 @@ async def _loaded(
             if isinstance(files, CachedSource):
                 await stack.enter_async_context(files.comparing(MOST_FILES + TOKENIZER_FILES * tokenizer))
             architecture, shards, words, use = await open_checkpoint(files, stack, report)
+            if cache_dtype is not None and not isinstance(architecture, Decoder):
+                raise TensorCommonsError(
+                    f"cache_dtype is of keys and values of a generation, and {files.name} ({architecture.model_type}) "
+                    "generates no text: leave it out"
+                )
             formats = formats_of(shards)
             stored = specs_of(architecture.manifest, formats, dtype)
             options = {each: specs_of(architecture.manifest, formats, each) for each in DTYPES}
@@ -237,7 +250,8 @@ async def _loaded(
         if task is not None:
             check_task(task, architecture.tasks, name)
         held = weights_of(architecture, weights, precision_on(target, precision))
-        model = Model(name, architecture, held, stored, target, manager, reader, decision.why, processor, precision)
+        more = decision.why, processor, precision, keys
+        model = Model(name, architecture, held, stored, target, manager, reader, *more)
         model.why_no_tokenizer, model.use = why_none, use
     except BaseException:
         manager.abandon_model(name)

@@ -18,6 +18,7 @@ import numpy as np
 from ..backends.base import Spec
 from ..backends.device import Device
 from ..backends.select import Decision
+from ..dtypes import DType, float32
 from ..errors import ShapeMismatch, TensorCommonsError, TensorReleased, check_listener, quoted
 from ..graph.needs import Need, bytes_to_run, least_need
 from ..graph.node import Node
@@ -32,7 +33,7 @@ from ..tensor import Tensor
 from .adapter import Adapter, adapter_of, held_name
 from .adapter import chosen as chosen_adapters
 from .adapter_loading import load_adapter
-from .adapter_set import AdapterSet
+from .adapter_set import NO_ADAPTERS, AdapterSet
 from .architecture import Architecture, Prepared, arguments_of, example_inputs, precision_on
 from .batch import Batch
 from .beam_session import BeamSession
@@ -64,7 +65,8 @@ class Model:
 
     ``model_type`` is the architecture's name and ``config`` its typed configuration. ``input_names`` are the names of
     the inputs; for text ``input_ids``, ``attention_mask`` and so on, each (batch, sequence). ``precision`` is the
-    option that it was loaded with. ``is_unloaded`` is true after :meth:`unload`, or if the manager was closed.
+    option that it was loaded with, ``cache_dtype`` the dtype of keys and values in its generations. ``is_unloaded`` is
+    true after :meth:`unload`, or if the manager was closed.
 
     >>> manager = tc.TensorSharingManager(max_memory_mb=256)
     >>> model = await tc.from_pretrained("./models/all-MiniLM-L6-v2", manager=manager)
@@ -97,6 +99,7 @@ class Model:
         why: str = "it was asked for",
         processor: ImageProcessor | None = None,
         precision: str = "exact",
+        cache_dtype: DType = float32,
     ) -> None:
         self.name = name
         self.device = device
@@ -105,6 +108,7 @@ class Model:
         self.tokenizer = tokenizer
         self.processor = processor
         self.precision = precision  # that was asked for; a device without "fast" products computes exactly
+        self.cache_dtype = cache_dtype  # of keys and values in a generation
         self.architecture = architecture
         self.model_type, self.config = architecture.model_type, architecture.config
         self.input_names = architecture.inputs.names
@@ -299,7 +303,7 @@ class Model:
             if weight.data is not self._weights[param].data:
                 stored[param.name] = weight.data.spec
                 stored.pop(f"{param.name}.order", None)
-        shared = self.manager, self.tokenizer, self.why, self.processor, self.precision
+        shared = self.manager, self.tokenizer, self.why, self.processor, self.precision, self.cache_dtype
         model = Model(name, self.architecture, weights, stored, device, *shared)
         model.use, model.why_no_tokenizer = self.use, self.why_no_tokenizer
         return model
@@ -447,16 +451,19 @@ class Model:
         assert isinstance(self.architecture, Decoder)
         if adapters is None:
             if self._batch is None:
-                weights = dict(self._weights)  # a copy: a move changes the model's own table
-                self._batch = Batch(DecodePrograms(self.name, self.architecture, weights, self.device))
+                self._batch = Batch(self._programs(NO_ADAPTERS))
             return self._batch
         if gone := [each.name for each in adapters.adapters if self._adapters.get(each.name) is not each]:
             raise TensorReleased(f"adapter {gone[0]} was unloaded; load it again with load_adapter()")
         kept = self._adapted_by(adapters)
         if kept.batch is None:
-            weights = dict(self._weights)
-            kept.batch = Batch(DecodePrograms(self.name, self.architecture, weights, self.device, kept.adapters))
+            kept.batch = Batch(self._programs(kept.adapters))
         return kept.batch
+
+    def _programs(self, adapters: AdapterSet) -> DecodePrograms:
+        assert isinstance(self.architecture, Decoder)
+        weights = dict(self._weights)  # a copy: a move changes the model's own table
+        return DecodePrograms(self.name, self.architecture, weights, self.device, adapters, self.cache_dtype)
 
     def unload(self) -> None:
         """Release the model's weights; those that other models hold stay on the device. Safe to call twice."""

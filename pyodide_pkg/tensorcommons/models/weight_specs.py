@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .. import dtypes
 from ..backends.base import Spec
+from ..dtypes import DType
 from ..errors import UnsupportedDtype, quoted
 from ..formats import BLOCKS, BY_OPTION
 from ..nn import Manifest
@@ -21,6 +23,16 @@ def check_dtype(dtype: object) -> None:
     """Raise UnsupportedDtype unless ``dtype`` is an option of ``from_pretrained``."""
     if dtype not in (None, *BY_OPTION):
         raise UnsupportedDtype(f"dtype must be {', '.join(BY_OPTION)} or None, not {quoted(dtype)}")
+
+
+def checked_cache_dtype(dtype: object) -> DType:
+    """Return the dtype of keys and values for an option of ``from_pretrained``; UnsupportedDtype if it has no such."""
+    if dtype is None:
+        return dtypes.float32
+    kinds = {name: form for name, form in BY_OPTION.items() if form in ("float32", "float16")}
+    if not isinstance(dtype, str) or dtype not in kinds:
+        raise UnsupportedDtype(f"cache_dtype must be {', '.join(kinds)} or None, not {quoted(dtype)}")
+    return dtypes.ALL[kinds[dtype]]
 
 
 def formats_of(shards: Sequence[Shard]) -> dict[str, str]:

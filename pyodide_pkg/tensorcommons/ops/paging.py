@@ -19,6 +19,7 @@ from ..tensor import Tensor
 from .registry import apply, define, written_copy
 
 BEFORE, NEW, PAGES = 0, 1, 2  # columns of a table; pages from the last one on
+BEYOND_HALF = np.float32(65520)  # rounds to infinity in float16
 
 
 def _checked(pool: Spec, table: Spec) -> tuple[int, int]:
@@ -39,13 +40,15 @@ def _infer_append(specs: Sequence[Spec], attrs: Attributes) -> Spec:
     wanted = rows, pool.shape[1], pool.shape[3]
     if len(update.shape) != 4 or (update.shape[0], update.shape[1], update.shape[3]) != wanted:
         raise ShapeMismatch(f"paged_append: the update must be {(*wanted[:2], 'n', wanted[2])}, not {update.shape}")
-    if update.dtype is not pool.dtype:
+    if update.dtype is not pool.dtype and (update.dtype, pool.dtype) != (dtypes.float32, dtypes.float16):
         raise UnsupportedDtype(f"paged_append: the update must be {pool.dtype} as the pool, not {update.dtype}")
     return pool
 
 
 def _append(pool: Any, update: Any, table: Any) -> None:
     size = pool.shape[2]
+    if update.dtype != pool.dtype:
+        update = np.where(np.abs(update) < BEYOND_HALF, update, np.float32(np.nan)).astype(pool.dtype)
     for row, (before, new, *pages) in enumerate(table.tolist()):
         for i in range(min(new, update.shape[2])):
             place, at = divmod(before + i, size)
@@ -106,9 +109,10 @@ MASK = define("paged_mask", _infer_mask, _mask)
 def paged_append(pool: Tensor, update: Tensor, table: Tensor) -> Tensor:
     """Write the new tokens of each row into its pages.
 
-    ``update`` is (rows, heads, n, width) of the dtype of ``pool``. Of its n columns, those from ``table[row, 1]`` on
-    are padding, which is not written. No page may be written by two rows. In a compiled function to which ``pool`` is
-    donated, only the new tokens are written; otherwise the result is a copy.
+    ``update`` is (rows, heads, n, width) of the dtype of ``pool``, or float32 for a float16 pool: it is rounded, and
+    what float16 cannot hold becomes NaN, so that it cannot pass unnoticed. Of its n columns, those from
+    ``table[row, 1]`` on are padding, which is not written. No page may be written by two rows. In a compiled function
+    to which ``pool`` is donated, only the new tokens are written; otherwise the result is a copy.
 
     Raises:
         ShapeMismatch: the shapes of pool, update and table do not fit together.

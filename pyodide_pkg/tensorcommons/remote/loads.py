@@ -47,7 +47,7 @@ class Loads:
         if isinstance(source, str):
             dtype = options.get("dtype")
             form = BY_OPTION.get(dtype, dtype) if isinstance(dtype, str) else dtype
-            more = {"precision": "fast", **options}
+            more = {"precision": "fast", "cache_dtype": "float32", **options}
             key = source, form, repr(sorted((name, more[name]) for name in more.keys() - {"task", "dtype"}))
         load = self._loads.get(key)
         if load is None:

@@ -36,7 +36,7 @@ from .shapes import BITS, OWN, adapted, arguments
 Post = Callable[[str, str, Buffers], object]
 REPORT_EVERY = 0.1  # seconds; a load changes the report about a hundred times a second
 PROGRESS_EVERY = 0.05  # seconds
-LOADING = ("dtype", "precision", "device", "cache", "token")  # options of pipeline() that load the model
+LOADING = ("dtype", "precision", "cache_dtype", "device", "cache", "token")  # options of pipeline() that load the model
 
 
 @dataclass

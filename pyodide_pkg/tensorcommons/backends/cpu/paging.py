@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...dtypes import float32
+from ...dtypes import float16, float32
 from ..base import Operand, Spec, Step
 from .products import BLOCK
 from .record import (
@@ -36,12 +36,13 @@ def append(step: Step) -> Iterator[Record] | None:
     """Write the rows of an update into the pool, whose bytes the result has."""
     pool, update, table = step.inputs
     out = step.output
-    if pool.place != out.place or pool.layout != out.layout or out.dtype.itemsize != 4:
+    narrows = (update.dtype, out.dtype) == (float32, float16)
+    if pool.place != out.place or pool.layout != out.layout or not (out.dtype.itemsize == 4 or narrows):
         return None
     if not out.layout.is_contiguous or not table.layout.is_contiguous or not has_rows(update.layout):
         return None
     rows, heads, length, n = update.shape
-    words = (n, heads, length, address(out), *_pages(table, out.shape[2], out.shape[0]), address(update))
+    words = (int(narrows), n, heads, length, address(out), *_pages(table, out.shape[2], out.shape[0]), address(update))
     return by_rows(PAGED_APPEND, rows * heads * length, READ * n, (*words, *update.layout.strides[:3]))
 
 
@@ -72,7 +73,8 @@ def mask(step: Step) -> Iterator[Record] | None:
 def attends(operands: Sequence[Spec]) -> bool:
     """Return whether a kernel computes attention of query, keys, values and table in their pages."""
     query, keys, values, _ = operands
-    return keys.shape[:3] == values.shape[:3] and all(each.dtype is float32 for each in (query, keys, values))
+    same = keys.shape[:3] == values.shape[:3] and keys.dtype is values.dtype
+    return same and query.dtype is float32 and keys.dtype in (float32, float16)
 
 
 def attention(step: Step) -> Iterator[Record] | None:
@@ -80,7 +82,8 @@ def attention(step: Step) -> Iterator[Record] | None:
     q, k, v, table = step.inputs
     out = step.output
     window: Any = step.attrs["window"]
-    if not are_float32(q, k, v, out) or not has_rows(q.layout) or not has_rows(out.layout):
+    halves = k.dtype is float16 and v.dtype is float16
+    if not are_float32(q, out, *([] if halves else [k, v])) or not has_rows(q.layout) or not has_rows(out.layout):
         return None
     if not all(each.layout.is_contiguous for each in (k, v, table)) or k.shape[:3] != v.shape[:3]:
         return None
@@ -95,6 +98,7 @@ def attention(step: Step) -> Iterator[Record] | None:
     ld = (keys + ABREAST * tokens + 7) // 4 * 4  # whole groups of pages, and what a softmax writes beyond
     work = rows * keys * (width + value_width + 8)  # of a part: 8 for a score's exponential
     words: list[Word] = [
+        int(halves),
         heads,
         group,
         together,
@@ -107,5 +111,9 @@ def attention(step: Step) -> Iterator[Record] | None:
     ]
     words += [address(q), *q.layout.strides[:3], address(k), address(v), *_pages(table, tokens, pages)]
     words += [address(out), *out.layout.strides[:3], SCRATCH]
-    scratch = tokens * max(width, value_width) + BLOCK * (width + value_width + ABREAST * tokens) + rows * ld
+    scratch = (
+        tokens * max(width, value_width) * (1 + ABREAST * halves)
+        + BLOCK * (width + value_width + ABREAST * tokens)
+        + rows * ld
+    )
     return by_rows(PAGED_ATTENTION, parts, work, tuple(words), scratch)

@@ -28,10 +28,11 @@ INLINE const f32 *page_of(const struct Table *t, const int *row, int place, cons
   return number >= 0 && number < t->pages ? pool + number * all + offset : nothing;
 }
 
-// Rows `first` to `last` of an update (batch, heads, length, n) of 4 bytes an element, written to a pool.
+// Rows `first` to `last` of an update (batch, heads, length, n) of 4 bytes an element, written to a pool; `narrows`, of
+// float32 to a pool of float16.
 struct PagedAppend {
-  int kernel, size, first, last, n, heads, length;
-  f32 *pool;
+  int kernel, size, first, last, narrows, n, heads, length;
+  void *pool;
   struct Table table;
   const f32 *update;
   int batch, head, row;
@@ -45,9 +46,13 @@ KERNEL paged_append(const struct PagedAppend *p) {
     long long at = (long long)row[0] + i;
     if (i >= row[1] || at < 0 || at >= t->count * t->tokens) continue;
     int place = (int)at / t->tokens, number = row[2 + place];
-    if (number >= 0 && number < t->pages)
-      add_row(p->n, p->pool + ((number * p->heads + head) * t->tokens + (int)at % t->tokens) * p->n,
-              p->update + batch * p->batch + head * p->head + i * p->row, 1);
+    if (number < 0 || number >= t->pages) continue;
+    int to = ((number * p->heads + head) * t->tokens + (int)at % t->tokens) * p->n;
+    const f32 *from = p->update + batch * p->batch + head * p->head + i * p->row;
+    if (p->narrows)
+      ROLLED for (int j = 0; j < p->n; j++) ((f16 *)p->pool)[to + j] = half_in_range(from[j]);
+    else
+      add_row(p->n, (f32 *)p->pool + to, from, 1);
   }
 }
 
@@ -96,6 +101,19 @@ KERNEL paged_mask(const struct PagedMask *p) {
     int first = first_key(row[0], query, p->window);
     char *out = p->out + each * room;
     for (int key = 0; key < room; key++) out[key] = key >= first && key < last;
+  }
+}
+
+// Find the `length` elements of each of four pages from `page` on, those from `lowest` to before `end` of a row; others are
+// zeros. Those of a pool of float16 are widened to `wide`, if that is given.
+INLINE void pages_at(const struct Table *t, const int *row, int page, int lowest, int end, const void *pool, int all,
+                     int offset, int length, const f32 *zeros, f32 *wide, Numbers c, const f32 **found) {
+  UNROLL for (int i = 0; i < ABREAST; i++) {
+    int number = page + i < lowest || page + i >= end ? -1 : row[2 + page + i], at = number * all + offset;
+    found[i] = zeros;
+    if (number < 0 || number >= t->pages) continue;
+    if (wide) widen_row(length, (const f16 *)pool + at, wide + i * length, c);
+    found[i] = wide ? wide + i * length : (const f32 *)pool + at;
   }
 }
 
@@ -207,13 +225,13 @@ INLINE void interleave(int m, int tokens, const f32 *s, int ld, f32 *out) {
 
 // Parts `first` to `last` of the queries: those of a batch and a head of keys, then of so many heads `together` that share
 // it, then blocks of queries. `ld` has room for the scores of a row. `scratch` has a page of zeros, then BLOCK rows of
-// queries, of results, of weights of four pages and of scores.
+// queries, of results, of weights of four pages and of scores; if keys and values are `halves`, four pages before these.
 struct PagedAttention {
-  int kernel, size, first, last, heads, group, together, queries, width, value_width, window, ld;
+  int kernel, size, first, last, halves, heads, group, together, queries, width, value_width, window, ld;
   f32 scale;
   const f32 *q;
   int q_batch, q_head, q_row;
-  const f32 *k, *v;
+  const void *k, *v;
   struct Table table;
   f32 *out;
   int out_batch, out_head, out_row;
@@ -226,7 +244,8 @@ KERNEL paged_attention(const struct PagedAttention *p) {
   int width = p->width, value_width = p->value_width, tokens = t->tokens, ld = p->ld;
   int shared = p->heads / p->group, shares = (p->group + p->together - 1) / p->together;
   int blocks = (p->queries + BLOCK - 1) / BLOCK, widest = tokens * (width > value_width ? width : value_width);
-  f32 *zeros = p->scratch + NUMBERS, *q = zeros + widest, *sums = q + BLOCK * width, *weights = sums + BLOCK * value_width;
+  f32 *zeros = p->scratch + NUMBERS, *wide = p->halves ? zeros + widest : 0;
+  f32 *q = zeros + widest * (p->halves ? 1 + ABREAST : 1), *sums = q + BLOCK * width, *weights = sums + BLOCK * value_width;
   f32 *scores = weights + BLOCK * ABREAST * tokens;
   clear_rows(1, widest, zeros, 0);
   for (int each = p->first; each < p->last; each++) {
@@ -242,8 +261,7 @@ KERNEL paged_attention(const struct PagedAttention *p) {
     for (int i = 0; i < m; i++) add_row(width, q + i * width, from + i / count * p->q_head + i % count * p->q_row, 1);
     for (int page = first; page < pages; page += ABREAST) {
       const f32 *k[ABREAST];
-      UNROLL for (int i = 0; i < ABREAST; i++) 
-        k[i] = page + i < lowest || page + i >= pages ? zeros : page_of(t, row, page + i, p->k, shared * tokens * width, kv * tokens * width, zeros);
+      pages_at(t, row, page, lowest, pages, p->k, shared * tokens * width, kv * tokens * width, tokens * width, zeros, wide, c, k);
       page_scores(m, tokens, pages - page, width, q, k, scores + (page - first) * tokens, ld);
     }
     int begin = first * tokens, keys = (pages - first + ABREAST - 1) / ABREAST * ABREAST * tokens;
@@ -260,8 +278,8 @@ KERNEL paged_attention(const struct PagedAttention *p) {
     clear_rows(m, value_width, sums, value_width);
     for (int page = first; page < pages; page += ABREAST) {
       const f32 *v[ABREAST];
-      UNROLL for (int i = 0; i < ABREAST; i++) 
-        v[i] = page + i < lowest || page + i >= pages ? zeros : page_of(t, row, page + i, p->v, shared * tokens * value_width, kv * tokens * value_width, zeros);
+      pages_at(t, row, page, lowest, pages, p->v, shared * tokens * value_width, kv * tokens * value_width,
+               tokens * value_width, zeros, wide, c, v);
       interleave(m, tokens, scores + (page - first) * tokens, ld, weights);
       int rest = page + ABREAST < pages ? tokens : end - (pages - 1) * tokens; // tokens of the last page
       for (int at = 0, to = rest; at < tokens; at = to, to = tokens) {

@@ -76,6 +76,17 @@ INLINE f32 half_of(f16 half) {
   return x.number;
 }
 
+// The nearest float16, of two the even one; NaN for what float16 cannot hold.
+INLINE f16 half_in_range(f32 number) {
+  union { f32 number; unsigned bits; } x = {number}, least = {0};
+  unsigned size = x.bits & 0x7fffffff, sign = x.bits >> 16 & 0x8000;
+  if (size >= 0x477ff000) return (f16)(sign | 0x7e00); // 65,520
+  if (size >= 0x38800000) return (f16)(sign | (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13);
+  x.bits = size; // below 2 ** -14 the steps are 2 ** -24, those of float32 from 0.5 on
+  least.number = x.number + 0.5f;
+  return (f16)(sign | (least.bits - 0x3f000000));
+}
+
 // Four float16, whose infinities and NaN become numbers from 2 ** 16 on, which no float16 is.
 INLINE f32x4 finite_halves(const f16 *x, Numbers c) {
   v128_t bits = wasm_v128_and(wasm_i32x4_shl(wasm_i32x4_load16x4(x), 13), N(half_bits));

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Sequence
 
+from ....dtypes import float16
 from ...base import Attributes, Operand, Step
 from ..accessors import Access, Buffer
 from ..shader import Dispatch
@@ -40,8 +41,12 @@ APPEND = """fn append_{name}(item: u32) {{
   {write}
 }}"""
 WRITE = {
-    "vectors": "store4_y_{name}(slot, load4_{name}(u32(start + places.w) / 4u));",
-    "elements": "store_y_{name}(slot, load_{name}(u32(start + places.w)));",
+    "vectors": ("store4_y_{name}", "load4_{name}(u32(start + places.w) / 4u)"),
+    "elements": ("store_y_{name}", "load_{name}(u32(start + places.w))"),
+}
+HALF = {  # what float16 cannot hold becomes NaN
+    "vectors": "select({0}, vec4<f32>(p.nan), abs({0}) >= vec4<f32>(65520f))",
+    "elements": "select({0}, p.nan, abs({0}) >= 65520f)",
 }
 ROTATED = """fn rotated_{name}(at: vec4<u32>, start: i32) -> f32 {{
   let d = at.w;
@@ -86,13 +91,15 @@ def _dispatch(steps: Sequence[Step], adapter: Adapter) -> Dispatch:
         items = layout.size // lanes
         params += struct.pack("<4Ii12x", items, heads, rows, width // lanes, layout.offset)
         params += struct.pack("<4i", *layout.strides[:3], layout.strides[3] * lanes)
-        write = WRITE[access].format(name=name)
+        store, value = (text.format(name=name) for text in WRITE[access])
         if own:
             turns = own
             load = f"load_{name}(u32(start + i32(other) * p.{name}.strides.w))"
             place = "load_positions(u32(dot(vec4<i32>(vec3<i32>(at.xyz), 1), p.places)))"
             texts.append(ROTATED.format(name=name, rotate=rotation(step.attrs, load, place)))
-            write = f"store_y_{name}(slot, rotated_{name}(at, start));"
+            value = f"rotated_{name}(at, start)"
+        narrows = step.output.dtype is float16 and update.dtype is not float16
+        write = f"let value = {value};\n  {store}(slot, {HALF[access].format('value') if narrows else 'value'});"
         texts.append(APPEND.format(name=name, write=write))
         buffers += [Buffer(name, update, access), Buffer(f"y_{name}", step.output, access, written=True)]
         count += items

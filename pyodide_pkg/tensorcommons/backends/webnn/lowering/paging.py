@@ -16,6 +16,7 @@ from .context import LoweringContext, Rule
 from .matrices import attended, attention_scores
 
 BEFORE, NEW, PAGES = 0, 1, 2  # columns of a table; pages from the last one on
+BEYOND_HALF = 65520.0  # rounds to infinity in float16
 
 
 def _column(b: GraphBuilder, table: Operand, column: int) -> Operand:
@@ -88,6 +89,7 @@ def _append(low: LoweringContext, value: Value) -> Operand:
     pool, update, table = low.given(value)
     if not update.size:
         return pool
+    update = _narrowed(b, update, pool.dtype)
     pages, heads, size, width = pool.shape
     rows, _, columns, _ = update.shape
     fresh, column, row = _written(b, table, pool.shape, columns)
@@ -108,7 +110,15 @@ def _slots(low: LoweringContext, value: Value) -> Operand:
 
 def _write(low: LoweringContext, value: Value) -> Operand:
     pool, update, slots = low.given(value)
-    return low.b.where(slots, update, pool)
+    return low.b.where(slots, _narrowed(low.b, update, pool.dtype), pool)
+
+
+def _narrowed(b: GraphBuilder, update: Operand, dtype: str) -> Operand:
+    """Return ``update`` as ``dtype``; what float16 cannot hold becomes NaN."""
+    if update.dtype == dtype:
+        return update
+    held = _lesser(b, b.unary("abs", update), b.number(BEYOND_HALF, update))
+    return b.cast(b.where(held, update, b.number(np.nan, update)), dtype)
 
 
 def _flat(b: GraphBuilder, x: Operand) -> Operand:
