@@ -11,10 +11,10 @@ import numpy as np
 import tensorcommons as tc
 from tensorcommons import Device
 from tensorcommons.bridge.runtime import can_suspend
-from tensorcommons.errors import ReadRequired, ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from tensorcommons.errors import ReadRequired, ShapeMismatch, TensorCommonsError, UnsupportedDtype, UnsupportedOp
 from tensorcommons.samples import DTYPES, FLOATS, drawn
 from tensorcommons.tensor import realize
-from tests.cases.support import INF, NAN, near, on, refused
+from tests.cases.support import INF, NAN, near, on, raises, refused
 
 SPECIALS = (0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 7.25, -7.0, 1e4, INF, -INF, NAN)
 
@@ -277,8 +277,13 @@ async def products_of_rows(device: Device) -> None:
 
 
 async def small_ints(device: Device) -> None:
-    """Reductions, sorts and searches of every integer dtype, but on WebGPU: WGSL has none of these."""
+    """Reductions, sorts and searches of every integer dtype; WebGPU refuses them, as WGSL has none of these."""
     if device.kind == "webgpu":
+        (x,) = on(device, np.arange(5, dtype=np.int64))
+        functions: tuple[Any, ...] = (tc.sort, tc.sum, tc.argmax, tc.mean, tc.cumulative_prod)
+        for function in functions:
+            await raises(UnsupportedOp, function(x).read(), "int64")
+        await raises(UnsupportedOp, tc.searchsorted(x, x).read(), "int64")
         return
     rng = np.random.default_rng(0)
     for dtype in ("int8", "uint8", "int64"):
