@@ -132,6 +132,33 @@ async def pages_leave_under_pressure_and_are_computed_again(place: Place) -> Non
     assert not [cache for cache in device.caches if isinstance(cache, PagePool) and cache.nbytes]
 
 
+async def _pages_of(model: Model, prompt: Any) -> Any:
+    """Return what the pools have for the full pages of a prompt: (pools, pages, heads, PAGE, size)."""
+    pool, text = model.batch().pool, Text()
+    pool.begin(text, prompt[0])
+    numbers = list(text.pages)
+    pools = [await tensor.read() for tensor in pool._tensors.values() if tensor.dtype.kind == "float"]  # noqa: SLF001
+    pool.close(text)
+    return np.stack([each[numbers] for each in pools])
+
+
+async def an_evicted_prompt_comes_back_with_the_same_bits(place: Place) -> None:
+    """It is computed again in the pieces of before, by the same programs, also where the pools have grown since."""
+    model = await load(place, "tiny-llama")
+    prompt = _prompt(5 * PAGE + 3)
+    await model.prefill(prompt)
+    before = await _pages_of(model, prompt)
+    assert before.shape[1] == 5 and np.abs(before).max() > 0
+    for longer in (False, True):
+        assert model.batch().pool.free_idle()
+        if longer:
+            await model.prefill(_prompt(9 * PAGE, 1))
+        await model.prefill(prompt)
+        assert _counts(model)["reused_tokens"] == 0
+        np.testing.assert_array_equal(await _pages_of(model, prompt), before)
+    model.unload()
+
+
 async def without_an_activation_cache_nothing_is_kept(place: Place) -> None:
     model = await load(place, "tiny-llama", place.manager(activation_cache=False))
     await model.generate(_prompt(PAGE + 1), max_new_tokens=2, **GREEDY)
