@@ -342,7 +342,7 @@ def setitem(x: Tensor, key: Any, value: TensorLike) -> None:
         mask = reshape(as_tensor(key, like=(x,)), (*key.shape, *[1] * (x.ndim - key.ndim)))
         changed = where(mask, update, x)
     else:
-        places = getitem(reshape(positions(x.size), x.shape), key)
+        places = getitem(reshape(positions(x.size, x), x.shape), key)
         flat, at = reshape(x, (x.size,)), reshape(places, (places.size,))
         if update.shape != places.shape:
             surplus = update.ndim - places.ndim
@@ -355,9 +355,9 @@ def setitem(x: Tensor, key: Any, value: TensorLike) -> None:
     x.replace(changed)
 
 
-def positions(count: int) -> Tensor:
-    """Return the numbers from 0 to ``count - 1`` as int32."""
-    return apply(OPS["arange"], start=0, step=1, count=count, dtype="int32")
+def positions(count: int, like: Tensor) -> Tensor:
+    """Return the numbers from 0 to ``count - 1`` as int32, on the device of ``like``."""
+    return Tensor.symbolic(apply(OPS["arange"], start=0, step=1, count=count, dtype="int32").node, like.own_device)
 
 
 def _is_integer(key: Any) -> bool:
