@@ -83,6 +83,11 @@ async def decompositions(device: Device) -> None:
             got.append(linalg.solve(p, tc.asarray(right, device=device)))
             wanted.append(np.linalg.solve(b, right))
     await _together(got, wanted, 2e-4)
+    x64 = numbers(3, 3).astype(np.float64)
+    wide = tc.asarray(x64, dtype="float64", device=device)
+    got = [linalg.inv(wide), wide @ wide, tc.einsum("ij,jk,kl->il", wide, wide, wide), linalg.vector_norm(wide, ord=3)]
+    wanted = [np.linalg.inv(x64), x64 @ x64, x64 @ x64 @ x64, np.linalg.vector_norm(x64, ord=3)]
+    await _together(got, wanted, 1e-13)
     half = linalg.inv(tc.asarray(np.eye(2) * 2, dtype="float16", device=device))
     assert str(half.dtype) == "float16" and half.numpy().tolist() == [[0.5, 0], [0, 0.5]]
 
@@ -126,6 +131,8 @@ async def decompositions_read_their_operand(device: Device) -> None:
     if device.facts.is_host or can_suspend():
         result = linalg.inv(x * 2)
         assert result.device is device
+        solved = linalg.solve(x, tc.ones(2))  # numbers alone are on any device
+        assert solved.device is device and (await solved.read()).tolist() == [0.25, 0.25]
         np.testing.assert_array_equal(await result.read(), np.eye(2) / 8)
     else:
         refused(device, ReadRequired, lambda: linalg.inv(x * 2))
