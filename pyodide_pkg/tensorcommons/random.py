@@ -12,17 +12,20 @@ arguments.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from . import dtypes
+from .backends.base import Spec
 from .backends.current import default_device, device_of
 from .backends.device import Device
 from .dtypes import DType
 from .errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from .ops import take
+from .ops.registry import check_size
 from .shapes import Shape, normalize_axis, size_of
 from .tensor import Tensor, TensorLike, as_tensor, asarray
 
@@ -66,6 +69,7 @@ class Generator:
         """Draw numbers from ``low`` to below ``high``, all equally likely: 24 random bits, 11 for float16.
 
         Raises:
+            MemoryBudgetError: more than 2**29 numbers are asked for.
             ShapeMismatch: a size is negative.
             TensorCommonsError: ``low`` exceeds ``high``, or one of them is not finite.
             UnsupportedDtype: ``dtype`` is not of floats.
@@ -89,6 +93,7 @@ class Generator:
         """Draw from the normal distribution with that mean and standard deviation (Box and Muller, 1958, in float64).
 
         Raises:
+            MemoryBudgetError: more than 2**29 numbers are asked for.
             ShapeMismatch: a size is negative.
             TensorCommonsError: ``std`` is negative.
             UnsupportedDtype: ``dtype`` is not of floats.
@@ -112,6 +117,7 @@ class Generator:
         """Draw ints from ``low`` to below ``high``, all equally likely to within a part in 2**32.
 
         Raises:
+            MemoryBudgetError: more than 2**29 numbers are asked for.
             ShapeMismatch: a size is negative.
             TensorCommonsError: ``low`` is not below ``high``, or there are more than 2**32 ints between them.
             UnsupportedDtype: ``dtype`` is not of ints, or cannot represent them.
@@ -122,6 +128,9 @@ class Generator:
         sizes, kind = _shape(shape), dtypes.as_dtype(dtype)
         if kind.kind not in ("int", "uint"):
             raise UnsupportedDtype(f"randint makes ints, not {kind}")
+        if not all(isinstance(end, (int, np.integer)) for end in (low, high)):
+            raise UnsupportedDtype(f"randint: low and high must be ints, not {quoted(low)} and {quoted(high)}")
+        low, high = int(low), int(high)
         if not 0 < high - low <= 2**32:
             raise TensorCommonsError(f"randint: high must exceed low, by at most 2**32, not {low} to {high}")
         limits = np.iinfo(kind.numpy)
@@ -176,6 +185,7 @@ class Generator:
             ShapeMismatch: a size is negative, ``x`` has no elements or no axis, ``p`` has not one number for each, or
                 ``shape`` needs more elements than there are without ``replace``.
             TensorCommonsError: a probability is negative or NaN, or they do not sum to 1.
+            UnsupportedDtype: ``x`` exceeds 2**31.
 
         >>> tc.random.Generator(0).choice([10, 20, 30], 3, replace=False).shape
         (3,)
@@ -185,11 +195,14 @@ class Generator:
         if tensor is not None and not tensor.ndim:
             raise ShapeMismatch("choice takes an int, or a tensor with axes")
         count, size = (int(x) if tensor is None else tensor.shape[0]), size_of(sizes)  # type: ignore[arg-type]
+        if count > 2**31:
+            raise UnsupportedDtype(f"choice: the ints below {count} are outside int32")
         weights = None if p is None else _probabilities(p, count)
         possible = count if weights is None else int(np.count_nonzero(weights))
         if size and (possible < 1 or (not replace and size > possible)):
             raise ShapeMismatch(f"choice: {size} elements cannot be chosen from {max(possible, 0)}")
         if not replace:
+            _shape(count)  # all are drawn
             ids = self._order(count)[:size] if weights is None else self._race(weights)[:size]
         elif weights is None:
             ids = self._below(max(count, 1), size).astype(np.int32)
@@ -208,10 +221,11 @@ class Generator:
 
 
 def _shape(shape: Size) -> Shape:
-    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    sizes = tuple(map(operator.index, shape if isinstance(shape, Sequence) else (shape,)))
     if any(size < 0 for size in sizes):
         raise ShapeMismatch(f"a size must not be negative: {quoted(shape)}")
-    return tuple(int(size) for size in sizes)
+    check_size("random", Spec(sizes, dtypes.float64))  # the host draws as many words of 64 bits
+    return sizes
 
 
 def _float(dtype: object, what: str) -> DType:

@@ -284,7 +284,7 @@ class Tensor:
 
         Raises:
             ReadRequired: the device of the values cannot be waited for here.
-            DeviceUnavailable: there is no such device.
+            DeviceUnavailable: ``device`` does not exist, or cannot be opened.
             ValueError: ``stream`` is not None.
 
         >>> tc.asarray([1, 2]).to_device("cpu").device.kind

@@ -213,7 +213,7 @@ async def a_sorter(device: Device) -> None:
 
 
 async def shapes_from_values(device: Device) -> None:
-    """What reads values does so where it can wait, and names the remedy elsewhere."""
+    """Functions that read values read where they can wait, and elsewhere raise an error with the remedy."""
     rng = np.random.default_rng(0)
     for dtype in DTYPES:
         a = drawn(rng, dtype, (3, 4)) if dtype == "bool" else rng.integers(0, 4, (3, 4)).astype(dtype)

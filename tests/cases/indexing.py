@@ -243,3 +243,16 @@ async def arrays_as_indices_that_are_refused(device: Device) -> None:
     got = await x[far, far].read()  # known only to the device
     np.testing.assert_array_equal(np.isnan(got), [True, True, False])
     assert got[2] == (await x[1, 1].read())
+
+
+async def wide_indices_out_of_range_do_not_wrap_around(device: Device) -> None:
+    """An index that int32 cannot hold is out of range: its lower 32 bits are not an index."""
+    (x,) = on(device, np.array([1, 2, 3], np.float32))
+    wide = [("uint32", [1, 2**32 - 1, 2**31, 0])]
+    if device.facts.is_host:
+        wide.append(("int64", [1, 2**32, -(2**40), 0]))
+    for dtype, values in wide:
+        (ids,) = on(device, np.array(values, dtype))
+        for got in (tc.take(x, ids), x[ids], tc.embedding(tc.reshape(x, (3, 1)), ids)[:, 0]):
+            near(await got.read(), np.array([2, NAN, NAN, 1]))
+        near(await tc.scatter(x, ids, tc.full((4,), 9.0)).read(), np.array([9, 9, 3]))

@@ -94,7 +94,7 @@ async def decompositions(device: Device) -> None:
 
 @only("cpu")
 async def decompositions_refuse(device: Device) -> None:
-    """What NumPy raises is a typed error; ints, vectors, shapes that do not fit and tracing are refused by name."""
+    """NumPy's errors are raised as typed ones; ints, vectors, incompatible shapes and tracing are refused by name."""
     assert issubclass(LinAlgError, np.linalg.LinAlgError)
     singular, nan, rectangle, ints, negative, pair = on(
         device, np.zeros((2, 2), np.float32), np.full((2, 2), np.nan, np.float32), numbers(2, 3), np.eye(2, dtype="i4"),

@@ -134,7 +134,7 @@ async def keys_of_float16_beside_queries_of_float32(device: Device) -> None:
 
 
 async def new_tokens_are_rounded_to_float16(device: Device) -> None:
-    """What float16 cannot hold becomes NaN; numbers below its normal ones round to its smallest steps."""
+    """Numbers beyond float16 become NaN, and numbers below its normal range are rounded to subnormal ones."""
     for width, new in ((8, 5), (6, 1)):
         table = _table([(2, new), (7, 1), (0, 0)], 3)
         keys, values = (_pool(table, 2, width, seed).astype(np.float16) for seed in (1, 100))

@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorcommons as tc
 from tensorcommons import Device
-from tensorcommons.errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype
+from tensorcommons.errors import MemoryBudgetError, ShapeMismatch, TensorCommonsError, UnsupportedDtype
 from tests.cases.support import refused
 
 SEED = 11
@@ -125,6 +125,11 @@ async def wrong_arguments(device: Device) -> None:
     refused(device, TensorCommonsError, lambda: generator.randint(3, 3, device=device))
     refused(device, UnsupportedDtype, lambda: generator.randint(0, 300, dtype="uint8", device=device))
     refused(device, UnsupportedDtype, lambda: generator.randint(0, 3, dtype="float32", device=device))
+    refused(device, UnsupportedDtype, lambda: generator.randint(0.5, 3, device=device))  # type: ignore[arg-type]
+    refused(device, UnsupportedDtype, lambda: generator.choice(2**40, 3, device=device))
+    refused(device, MemoryBudgetError, lambda: generator.uniform(10**13, device=device))
+    refused(device, MemoryBudgetError, lambda: generator.normal(10**13, device=device))
+    refused(device, MemoryBudgetError, lambda: generator.permutation(10**13, device=device))
     refused(device, ShapeMismatch, lambda: generator.choice(x, 4, replace=False))
     refused(device, ShapeMismatch, lambda: generator.choice(0, 1, device=device))
     refused(device, ShapeMismatch, lambda: generator.choice(x, 2, p=[0.5, 0.5]))

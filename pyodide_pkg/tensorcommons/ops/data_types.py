@@ -75,7 +75,7 @@ def result_type(*arrays_and_dtypes: object) -> DType:
     Numbers take the dtype of the others: see :func:`tensorcommons.dtypes.result_type`.
 
     Raises:
-        UnsupportedDtype: there is no common dtype.
+        UnsupportedDtype: the dtypes have none in common.
         ValueError: there is neither a tensor nor a dtype.
 
     >>> tc.result_type(tc.float16, tc.ones(2), 1)

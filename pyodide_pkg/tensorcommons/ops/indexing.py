@@ -19,7 +19,7 @@ from ..backends.base import Attributes, Spec
 from ..errors import ShapeMismatch, TensorCommonsError, UnsupportedDtype, quoted
 from ..shapes import broadcast_shapes, normalize_axis, size_of
 from ..tensor import Tensor, TensorLike, as_tensor
-from .elementwise import add, astype, greater_equal, less, logical_and, multiply, where
+from .elementwise import add, astype, clip, greater_equal, less, logical_and, multiply, where
 from .layout import broadcast_to, permute_dims, reshape, spelled_out, view_at
 from .registry import OPS, apply, define
 
@@ -105,8 +105,7 @@ SCATTER = define("scatter", _infer_scatter, _scatter, operations=lambda specs, r
 def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
     """Convert indices to an int32 tensor; those on the host are checked against ``size``."""
     if isinstance(indices, Tensor):
-        # The cast clamps, and a number outside of int32 is out of the range of any axis, too.
-        return indices if indices.dtype.kind not in ("int", "uint") else astype(indices, dtypes.int32, copy=False)
+        return _narrowed(indices)
     array = np.asarray(indices)
     if array.size and array.dtype.kind not in "iu":
         raise UnsupportedDtype(f"indices must be integers, not {array.dtype}")
@@ -114,6 +113,15 @@ def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
     if outside.size:
         raise IndexError(f"index {outside.flat[0]} is out of range for an axis of size {size}")
     return as_tensor(array.astype(np.int32), like=(like,))
+
+
+def _narrowed(ids: Tensor) -> Tensor:
+    """Convert integers to int32. Those that it cannot hold become its ends, out of the range of every axis."""
+    if ids.dtype.kind not in ("int", "uint"):
+        return ids
+    if ids.dtype in (dtypes.int64, dtypes.uint32):  # a cast would wrap around
+        ids = clip(ids, -(2**31) if ids.dtype is dtypes.int64 else 0, 2**31 - 1)
+    return astype(ids, dtypes.int32, copy=False)
 
 
 def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
@@ -271,9 +279,7 @@ def embedding(table: TensorLike, ids: TensorLike) -> Tensor:
      [1. 2.]
      [3. 4.]]
     """
-    rows, numbers = as_tensor(table), as_tensor(ids, like=(table,))
-    if numbers.dtype.kind in ("int", "uint"):
-        numbers = astype(numbers, dtypes.int32, copy=False)
+    rows, numbers = as_tensor(table), _narrowed(as_tensor(ids, like=(table,)))
     if rows.ndim != 2:
         raise ShapeMismatch(f"embedding: the table must be (rows, size), not {rows.shape}")
     return _take_rows(rows, numbers, 0, wrap=False)
@@ -334,7 +340,7 @@ def setitem(x: Tensor, key: Any, value: TensorLike) -> None:
     """
     update = as_tensor(value, like=(x,))
     if update.dtype is not x.dtype:
-        if update.dtype.kind == "float" != x.dtype.kind or x.dtype is dtypes.bool:
+        if (update.dtype.kind == "float" and x.dtype.kind != "float") or x.dtype is dtypes.bool:
             raise UnsupportedDtype(f"x[key] = value: {update.dtype} cannot become {x.dtype}: cast it with tc.astype()")
         update = astype(update, x.dtype)
     is_mask = isinstance(key, (Tensor, np.ndarray)) and key.dtype == dtypes.bool

@@ -48,7 +48,7 @@ def quantile(x: TensorLike, q: Any, axis: Axes = None, method: str = "linear", k
     in NumPy. NaN for rows with NaN. float16 is interpolated in float32.
 
     Raises:
-        ShapeMismatch: there are no elements.
+        ShapeMismatch: an axis to reduce is empty.
         TensorCommonsError: the method is unknown, or ``q`` is a tensor or outside 0 to 1.
         UnsupportedDtype: ``x`` is not of floats.
 
