@@ -256,3 +256,9 @@ async def wide_indices_out_of_range_do_not_wrap_around(device: Device) -> None:
         for got in (tc.take(x, ids), x[ids], tc.embedding(tc.reshape(x, (3, 1)), ids)[:, 0]):
             near(await got.read(), np.array([2, NAN, NAN, 1]))
         near(await tc.scatter(x, ids, tc.full((4,), 9.0)).read(), np.array([9, 9, 3]))
+    table = tc.reshape(x, (3, 1))
+    near((await tc.embedding(table, np.array([1, 2**32, -1])).read())[:, 0], np.array([2, NAN, NAN]))
+    refused(device, UnsupportedDtype, lambda: tc.nn.functional.embedding([1.5], table))
+    assert np.isnan(await tc.nn.functional.cross_entropy(table.mT, np.array([2**32])).read())
+    cos, sin = tc.rotary_tables(2, 2)
+    assert np.isnan(await tc.rotary_embedding(x[None, :2], cos, sin, positions=np.array([2**32])).read()).all()

@@ -301,8 +301,7 @@ def embedding(input: TensorLike, weight: TensorLike) -> Tensor:
     [[3. 4.]
      [1. 2.]]
     """
-    table = as_tensor(weight, like=(input,))
-    return ops.embedding(table, input if isinstance(input, Tensor) else np.asarray(input, np.int32))
+    return ops.embedding(weight, input)
 
 
 def one_hot(tensor: TensorLike, num_classes: int = -1) -> Tensor:

@@ -105,7 +105,7 @@ SCATTER = define("scatter", _infer_scatter, _scatter, operations=lambda specs, r
 def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
     """Convert indices to an int32 tensor; those on the host are checked against ``size``."""
     if isinstance(indices, Tensor):
-        return _narrowed(indices)
+        return index_tensor(indices, like)
     array = np.asarray(indices)
     if array.size and array.dtype.kind not in "iu":
         raise UnsupportedDtype(f"indices must be integers, not {array.dtype}")
@@ -115,8 +115,13 @@ def _indices(indices: TensorLike, like: Tensor, size: int) -> Tensor:
     return as_tensor(array.astype(np.int32), like=(like,))
 
 
-def _narrowed(ids: Tensor) -> Tensor:
-    """Convert integers to int32. Those that it cannot hold become its ends, out of the range of every axis."""
+def index_tensor(ids: TensorLike, like: Tensor) -> Tensor:
+    """Convert integers to an int32 tensor. Those that int32 cannot hold become its ends, out of range of every axis."""
+    if not isinstance(ids, Tensor):
+        array = dtypes.host_array(ids)
+        if array.dtype.kind in "iu":  # NumPy's default is int64, which not every device has
+            array = np.clip(array, -(2**31), 2**31 - 1).astype(np.int32)
+        return as_tensor(array, like=(like,))
     if ids.dtype.kind not in ("int", "uint"):
         return ids
     if ids.dtype in (dtypes.int64, dtypes.uint32):  # a cast would wrap around
@@ -279,7 +284,8 @@ def embedding(table: TensorLike, ids: TensorLike) -> Tensor:
      [1. 2.]
      [3. 4.]]
     """
-    rows, numbers = as_tensor(table), _narrowed(as_tensor(ids, like=(table,)))
+    rows = as_tensor(table, like=(ids,))
+    numbers = index_tensor(ids, rows)
     if rows.ndim != 2:
         raise ShapeMismatch(f"embedding: the table must be (rows, size), not {rows.shape}")
     return _take_rows(rows, numbers, 0, wrap=False)

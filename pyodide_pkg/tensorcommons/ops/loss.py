@@ -16,7 +16,7 @@ from ..tensor import Tensor, TensorLike, as_tensor
 from .activation import softplus
 from .convolution import require_floats
 from .elementwise import abs, astype, exp, log, log1p, maximum, not_equal, square, where
-from .indexing import take_known
+from .indexing import index_tensor, take_known
 from .layout import broadcast_to, permute_dims, reshape
 from .normalization import log_softmax
 from .reduction import max, mean, min, sum
@@ -171,7 +171,8 @@ def _classes(name: str, input: TensorLike, target: Any) -> tuple[Tensor, Tensor]
         raise ShapeMismatch(f"{name}: input {x.shape} has no classes")
     if not isinstance(target, Tensor):
         array = np.asarray(target)
-        target = as_tensor(array.astype(np.int32 if array.dtype.kind in "iu" else np.float32), like=(x,))
+        target = array if array.dtype.kind in "iu" else array.astype(np.float32)
+    target = index_tensor(target, x)
     place = 1 if x.ndim > 1 else 0
     order = [a for a in range(x.ndim) if a != place] + [place]
     return permute_dims(astype(x, "float32"), order), target

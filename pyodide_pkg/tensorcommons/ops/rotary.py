@@ -13,6 +13,7 @@ from ..errors import ShapeMismatch, UnsupportedDtype
 from ..shapes import size_of
 from ..tensor import Tensor, TensorLike, as_tensor
 from .convolution import require_floats
+from .indexing import index_tensor
 from .layout import broadcast_to
 from .registry import apply, define
 
@@ -106,6 +107,5 @@ def rotary_embedding(
     tensor = as_tensor(x)
     extra: tuple[Tensor, ...] = ()
     if positions is not None:
-        values = positions if isinstance(positions, Tensor) else np.asarray(positions, np.int32)
-        extra = (broadcast_to(as_tensor(values, like=(tensor,)), tensor.shape[:-1]),)
+        extra = (broadcast_to(index_tensor(positions, tensor), tensor.shape[:-1]),)
     return apply(ROTARY, tensor, cos, sin, *extra, interleaved=interleaved)
